@@ -1,0 +1,105 @@
+"""The two-stream DATTT network (CVPR 2024, section 3.1)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dattt_jax.models.decoder import SegFormerHead
+from dattt_jax.models.mit import MIT_SIZES, MixTransformer
+from dattt_jax.models.modulation import DepthAwareHead
+from dattt_jax.models.swin import SWIN_T, SwinTransformer
+
+Array = jax.Array
+Dtype = Any
+Features = tuple[Array, Array, Array, Array]
+
+BACKBONES = (*MIT_SIZES, "swin_t")
+
+
+class DATTT(nn.Module):
+    """Image encoder and flow encoder, summed per scale, and one or two SegFormer decoders.
+
+    Attributes:
+        backbone: one of `BACKBONES`; both encoders have this architecture and weights of their own.
+        depth: with the depth decoder; without it the network is the paper's Baseline.
+        modulation: how depth changes the mask branch, see `models.modulation`; unused without depth.
+        decoder_features: embedding width of the decoders (256 in the paper, both backbones).
+        drop_path: stochastic depth of the last block; None takes the backbone's published rate
+            (MiT 0.1, Swin 0.2).
+        remat: recompute each encoder block in the backward pass (less memory, more time).
+        axis_name: pmap axis over which BatchNorm statistics are synchronised; None keeps them per device.
+        dtype: compute type of the layers. Parameters, normalisation statistics, softmax and logits are
+            float32 whatever it is.
+
+    Random streams: `params`, and `drop_path` when `train` is true and the rate is not 0.
+    """
+
+    backbone: str = "mit_b1"
+    depth: bool = True
+    modulation: str = "alpha+beta"
+    decoder_features: int = 256
+    drop_path: float | None = None
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        shared = {"remat": self.remat, "dtype": self.dtype}
+        if self.drop_path is not None:
+            shared["drop_path"] = self.drop_path
+        if self.backbone == "swin_t":
+            self.encoder_image = SwinTransformer(**SWIN_T, **shared)
+            self.encoder_flow = SwinTransformer(**SWIN_T, **shared)
+            channels = tuple(SWIN_T["dim"] * 2**i for i in range(4))
+        else:
+            sizes = MIT_SIZES[self.backbone]
+            self.encoder_image = MixTransformer(sizes.dims, sizes.depths, **shared)
+            self.encoder_flow = MixTransformer(sizes.dims, sizes.depths, **shared)
+            channels = sizes.dims
+        head = {"in_features": channels, "features": self.decoder_features,
+                "axis_name": self.axis_name, "dtype": self.dtype}
+        if self.depth:
+            self.decode_head = DepthAwareHead(modulation=self.modulation, **head)
+        else:
+            self.decode_head = SegFormerHead(**head)
+
+    def encode_image(self, image: Array, *, train: bool = False) -> Features:
+        """Features of a normalised frame [B, H, W, 3]: four maps at strides 4, 8, 16, 32."""
+        return self.encoder_image(image, train=train)
+
+    def encode_flow(self, flow: Array, *, train: bool = False) -> Features:
+        """Features of a normalised flow rendering [B, H, W, 3]: four maps at strides 4, 8, 16, 32."""
+        return self.encoder_flow(flow, train=train)
+
+    def depth_logits(self, image_features: Features, *, train: bool = False) -> Array:
+        """Depth logits [B, H/4, W/4, 1]; sigmoid gives relative inverse depth, near = 1."""
+        return self.decode_head.depth(image_features, train=train)
+
+    def mask_logits(self, image_features: Features, flow_features: Features, *,
+                    train: bool = False) -> Array:
+        """Mask logits [B, H/4, W/4, 1]; sigmoid gives the probability of the primary moving object."""
+        fused = tuple(v + f for v, f in zip(image_features, flow_features, strict=True))
+        if not self.depth:
+            return self.decode_head(fused, train=train)
+        return self.decode_head.mask(image_features, fused, train=train)
+
+    def __call__(self, image: Array, flow: Array, train: bool = False) -> dict[str, Array]:
+        """Predicts the mask, and the depth where the network has a depth decoder.
+
+        Args:
+            image: frames [B, H, W, 3], normalised by `image_ops.normalize`.
+            flow: flow renderings [B, H, W, 3], normalised the same way.
+            train: drop-path on, BatchNorm with batch statistics (make `batch_stats` mutable to keep them).
+
+        Returns:
+            {'mask': logits, 'depth': logits}, each float32 [B, ceil(H/4), ceil(W/4), 1]; no 'depth' key
+            without the depth decoder.
+        """
+        image_features = self.encode_image(image, train=train)
+        flow_features = self.encode_flow(flow, train=train)
+        outputs = {"mask": self.mask_logits(image_features, flow_features, train=train)}
+        if self.depth:
+            outputs["depth"] = self.depth_logits(image_features, train=train)
+        return outputs

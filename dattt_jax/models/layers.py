@@ -1,0 +1,176 @@
+"""Layers both backbones and the decoder share. Parameters are float32; `dtype` is the compute type."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dattt_jax.models import ops
+
+Array = jax.Array
+Dtype = Any
+
+
+class Linear(nn.Module):
+    """y = x W + b over the last axis; `kernel` [in, out], `bias` [out].
+
+    A 1×1 convolution is this layer too.
+    """
+
+    in_features: int
+    features: int
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        shape = (self.in_features, self.features)
+        self.kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), shape)
+        if self.use_bias:
+            self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
+
+    def __call__(self, x: Array) -> Array:
+        """x [..., in] -> [..., out] in `dtype`."""
+        y = x.astype(self.dtype) @ self.kernel.astype(self.dtype)
+        return y + self.bias.astype(self.dtype) if self.use_bias else y
+
+    def folded(self, kernel: Array) -> tuple[Array, Array]:
+        """This layer followed by a linear map `kernel` [out, D]: one (kernel [in, D], bias [D]), float32."""
+        product = jax.lax.Precision.HIGHEST
+        return (jnp.matmul(self.kernel, kernel, precision=product),
+                jnp.matmul(self.bias, kernel, precision=product))
+
+
+class Conv(nn.Module):
+    """Square convolution with torch's explicit padding; the form is chosen by `models.ops`.
+
+    `kind`: 'patch' (overlapping, strided), 'block' (stride = kernel size, no padding) or 'depthwise'
+    (3×3, one kernel per channel).
+    """
+
+    features: int
+    kernel_size: int
+    kind: str
+    stride: int = 1
+    padding: int = 0
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """x [B, H, W, C] -> [B, h, w, features]."""
+        size = self.kernel_size
+        in_features = 1 if self.kind == "depthwise" else x.shape[-1]
+        # SegFormer's initialisation: normal with variance 2 / fan_out (fan_out counted per group).
+        groups = x.shape[-1] if self.kind == "depthwise" else 1
+        scale = (2.0 * groups / (size * size * self.features)) ** 0.5
+        kernel = self.param("kernel", nn.initializers.normal(scale),
+                            (size, size, in_features, self.features)).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.kind == "patch":
+            y = ops.patch_conv(x, kernel, stride=self.stride, padding=self.padding)
+        elif self.kind == "block":
+            y = ops.block_conv(x, kernel)
+        elif self.kind == "depthwise":
+            y = ops.depthwise_conv3x3(x, kernel)
+        else:
+            raise ValueError(f"unknown convolution kind {self.kind!r}")
+        return y + bias
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis; statistics in float32, two-pass variance."""
+
+    epsilon: float
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """x [..., C] -> [..., C] in `dtype`."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        x = x.astype(jnp.float32)
+        x = x - jnp.mean(x, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+        return (x * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with torch's running statistics.
+
+    Normalises with the biased batch variance and keeps the *unbiased* one in `batch_stats/var`
+    (Flax's own layer keeps the biased one), running = 0.9 · running + 0.1 · batch. The running statistics
+    change only where the caller made `batch_stats` mutable, so test-time training leaves them alone.
+    `axis_name` synchronises the statistics over the devices of a pmap.
+    """
+
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """x [B, h, w, C] -> [B, h, w, C]."""
+        channels = x.shape[-1]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        x = x.astype(jnp.float32)
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            count = x.size // channels
+            mean = jnp.mean(x, axis=axes)
+            if self.axis_name is not None and not self.is_initializing():
+                mean = jax.lax.pmean(mean, self.axis_name)
+                count = count * jax.lax.axis_size(self.axis_name)
+            variance = jnp.mean(jnp.square(x - mean), axis=axes)
+            if self.axis_name is not None and not self.is_initializing():
+                variance = jax.lax.pmean(variance, self.axis_name)
+            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+                unbiased = variance * (count / max(count - 1, 1))
+                blend = lambda old, new: self.momentum * old + (1 - self.momentum) * new  # noqa: E731
+                running_mean.value = blend(running_mean.value, mean)
+                running_var.value = blend(running_var.value, unbiased)
+        else:
+            mean, variance = running_mean.value, running_var.value
+        y = (x - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
+        return y.astype(self.dtype)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a sample's residual branch with probability `rate`, else scales it by 1/keep.
+
+    Draws one coin per sample from the rng stream `drop_path`.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """x [B, ...] -> [B, ...]."""
+        if not train or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        coin = jax.random.bernoulli(self.make_rng("drop_path"), keep, shape)
+        return x * (coin / keep).astype(x.dtype)
+
+
+def gelu(x: Array) -> Array:
+    """Exact (erf) GELU, as torch's default."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def attention(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
+    """Softmax attention: q [..., N, heads, d], k and v [..., M, heads, d] -> [..., N, heads, d].
+
+    `bias` broadcasts to the logits [..., heads, N, M]. Softmax in float32, scale 1/sqrt(d).
+    """
+    logits = jnp.einsum("...nhd,...mhd->...hnm", q * q.shape[-1] ** -0.5, k,
+                        preferred_element_type=jnp.float32)
+    if bias is not None:
+        logits = logits + bias
+    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    return jnp.einsum("...hnm,...mhd->...nhd", weights, v)

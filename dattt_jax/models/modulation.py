@@ -1,0 +1,78 @@
+"""The depth-aware decode head: two decoders with modulation between them (DATTT, section 3.2, Table 1).
+
+At each scale the mask branch v is changed by the depth branch d, both [B, h, w, C]; x = [d, v] is their
+concatenation, depth first:
+
+    alpha+beta   s = ReLU(shared(x)); v' = alpha(s) · v + beta(s)
+    alpha        v' = alpha(x) · v
+    beta         v' = v + beta(x)
+    basic        v' = v (no layer at all)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from dattt_jax.models.decoder import SegFormerHead
+from dattt_jax.models.layers import Linear
+
+Array = jax.Array
+Dtype = Any
+
+MODULATIONS = ("alpha+beta", "alpha", "beta", "basic")
+
+
+class DepthAwareHead(nn.Module):
+    """Depth decoder on image features, mask decoder on image + flow features, modulated by the first.
+
+    `modulation` is one of `MODULATIONS`. The modulation's layers are named `shared1_0`, `alpha1`, `beta1`, …
+    after the keys of published checkpoints, which hold them beside the two heads.
+    """
+
+    in_features: Sequence[int]
+    modulation: str
+    features: int = 256
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        head = {"in_features": self.in_features, "features": self.features,
+                "axis_name": self.axis_name, "dtype": self.dtype}
+        self.depth_head = SegFormerHead(**head)
+        self.vos_head = SegFormerHead(**head)
+        double = 2 * self.features
+        inner = self.features if self.modulation == "alpha+beta" else double
+        for scale in range(1, 5):
+            if self.modulation == "alpha+beta":
+                setattr(self, f"shared{scale}_0", Linear(double, self.features, dtype=self.dtype))
+            if "alpha" in self.modulation:
+                setattr(self, f"alpha{scale}", Linear(inner, self.features, dtype=self.dtype))
+            if "beta" in self.modulation:
+                setattr(self, f"beta{scale}", Linear(inner, self.features, dtype=self.dtype))
+
+    def _modulate(self, scale: int, depth: Array, mask: Array) -> Array:
+        """One scale: depth and mask branch [B, h, w, C] -> modulated mask branch."""
+        x = jnp.concatenate([depth, mask], axis=-1)
+        if self.modulation == "alpha+beta":
+            x = nn.relu(getattr(self, f"shared{scale}_0")(x))
+        if "alpha" in self.modulation:
+            mask = getattr(self, f"alpha{scale}")(x) * mask
+        if "beta" in self.modulation:
+            mask = mask + getattr(self, f"beta{scale}")(x)
+        return mask
+
+    def depth(self, image_features: Sequence[Array], *, train: bool) -> Array:
+        """Depth logits [B, h_1, w_1, 1] alone, by the folded decoder."""
+        return self.depth_head(image_features, train=train)
+
+    def mask(self, image_features: Sequence[Array], fused: Sequence[Array], *, train: bool) -> Array:
+        """Mask logits [B, h_1, w_1, 1]; `fused` are the sums of image and flow features."""
+        if self.modulation == "basic":
+            return self.vos_head(fused, train=train)
+        depth = self.depth_head.project(image_features)
+        mask = self.vos_head.project(fused)
+        modulated = [self._modulate(i, d, v) for i, (d, v) in enumerate(zip(depth, mask, strict=True), 1)]
+        return self.vos_head.fuse(modulated, train=train)

@@ -1,0 +1,1 @@
+"""Files and frames in, arrays out: video reading, optical flow, synthetic data, loaders."""
