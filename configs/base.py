@@ -43,8 +43,8 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.data = "synthetic"  # training source
     config.train.batch_size = 8  # samples per step over all devices (section 4.1)
-    config.train.steps = 4340  # optimiser steps: 10 epochs of 3,471 frames (section 4.1)
-    config.train.epoch_steps = 434  # steps per epoch; the learning rate changes once an epoch
+    config.train.epochs = 10  # passes over the training source (section 4.1)
+    config.train.synthetic_samples = 16000  # samples that make an epoch of the endless synthetic source
     config.train.learning_rate = 6e-5  # AdamW, at the start (section 4.1)
     config.train.final_learning_rate = 1e-5  # end of the cosine schedule (authors' code)
     config.train.weight_decay = 0.01  # AdamW, on every parameter (authors' code)
