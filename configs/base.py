@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     config.ttt.batch_size = 8  # crops per step; each is seen in two views (authors' code)
     config.ttt.learning_rate = 1e-5  # Adam, no weight decay (section 4.1)
     config.ttt.groups = 10  # interleaved groups of the grouped strategies (authors' code)
-    config.ttt.chunk = 16  # frames per dispatch; memory on the device grows with it, results do not change
+    config.ttt.chunk = 0  # frames per dispatch; 0 = 16 on an accelerator, 1 on a CPU; results do not change
 
     config.flow = ConfigDict()
     config.flow.method = "dis"  # optical flow estimator, see input_pipeline/flow
@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
     config.train.depth_weight = 0.1  # λ of BCE + λ·SILog (equation 5)
     config.train.hue = True  # hue jitter of ±18 (of 180) among the photometric operations (authors' code)
     config.train.resize_crop = False  # random resize and crop; commented out in the authors' code
+    config.train.sync_batchnorm = True  # batch statistics over all devices; N devices then equal one
     config.train.save_steps = 500  # optimiser steps between checkpoints
     config.train.keep = 2  # newest checkpoints kept
     config.train.log_steps = 20  # optimiser steps between log lines

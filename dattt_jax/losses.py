@@ -1,5 +1,7 @@
 """Losses: pure functions of arrays, computed in float32."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -26,7 +28,7 @@ def binary_cross_entropy(logits: Array, target: Array) -> Array:
     return jnp.mean(jnp.maximum(logits, 0) - logits * target + jnp.log1p(jnp.exp(-jnp.abs(logits))))
 
 
-def silog(prediction: Array, target: Array) -> Array:
+def silog(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
     """Scale-invariant logarithmic depth loss over the pixels with target > 0.
 
     With g = log(p + 1e-3) - log(t + 1e-3): sqrt(var(g) + 0.15 · mean(g)²), where var is the unbiased
@@ -37,20 +39,28 @@ def silog(prediction: Array, target: Array) -> Array:
     Args:
         prediction: probabilities in (0, 1), any shape.
         target: the same shape; values <= 0 are left out, values above 1 are kept.
+        axis_name: pmap axis; the batch is then what all its devices hold together.
 
     Returns:
         Scalar, float32.
     """
     prediction, target = prediction.astype(jnp.float32), target.astype(jnp.float32)
     valid = target > 0
-    count = jnp.sum(valid)
+    total = functools.partial(_total, axis_name=axis_name)
+    count = total(valid)
     # Both logarithms see 1 where the pixel is left out, so that no NaN enters the gradient.
     p = jnp.where(valid, prediction, 1.0)
     t = jnp.where(valid, target, 1.0)
     g = jnp.log(p + _LOG_OFFSET) - jnp.log(t + _LOG_OFFSET)
-    mean = jnp.sum(g) / jnp.maximum(count, 1)  # g is exactly 0 where left out
+    mean = total(g) / jnp.maximum(count, 1)  # g is exactly 0 where left out
     deviation = jnp.where(valid, g - mean, 0.0)
-    variance = jnp.sum(jnp.square(deviation)) / jnp.maximum(count - 1, 1)
+    variance = total(jnp.square(deviation)) / jnp.maximum(count - 1, 1)
     square = variance + _MEAN_WEIGHT * jnp.square(mean)
     usable = (square > 0) & (count > 1)
     return jnp.where(usable, jnp.sqrt(jnp.where(usable, square, 1.0)), 0.0)
+
+
+def _total(x: Array, *, axis_name: str | None) -> Array:
+    """Sum over all elements, and over the devices of a pmap axis."""
+    total = jnp.sum(x)
+    return total if axis_name is None else jax.lax.psum(total, axis_name)

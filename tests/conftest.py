@@ -10,7 +10,7 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from absl import flags  # noqa: E402
+from absl import flags
 
 # Grain reads absl flags when it starts workers; under pytest nobody parses them.
 flags.FLAGS.mark_as_parsed()

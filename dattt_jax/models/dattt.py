@@ -46,6 +46,7 @@ class DATTT(nn.Module):
     dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
+        """Creates the layers."""
         shared = {"remat": self.remat, "dtype": self.dtype}
         if self.drop_path is not None:
             shared["drop_path"] = self.drop_path

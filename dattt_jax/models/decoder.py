@@ -29,10 +29,11 @@ class Projection(nn.Module):
     dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
+        """Creates the layers."""
         self.proj = Linear(self.in_features, self.features, dtype=self.dtype)
 
     def __call__(self, x: Array) -> Array:
-        """x [B, h, w, C] -> [B, h, w, features]."""
+        """X [B, h, w, C] -> [B, h, w, features]."""
         return self.proj(x)
 
 
@@ -44,6 +45,7 @@ class Fuse(nn.Module):
     dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
+        """Creates the layers."""
         self.conv = Linear(4 * self.features, self.features, use_bias=False, dtype=self.dtype)
         self.bn = BatchNorm(axis_name=self.axis_name, dtype=self.dtype)
 
@@ -52,7 +54,7 @@ class Fuse(nn.Module):
         return list(reversed(jnp.split(self.conv.kernel, 4)))
 
     def __call__(self, fused: Array, *, train: bool) -> Array:
-        """fused [B, h, w, features], the convolution's output -> activations of the same shape."""
+        """Fused [B, h, w, features], the convolution's output -> activations of the same shape."""
         return nn.relu(self.bn(fused, train=train))
 
 
@@ -68,6 +70,7 @@ class SegFormerHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
+        """Creates the layers."""
         c1, c2, c3, c4 = self.in_features
         self.linear_c1 = Projection(c1, self.features, self.dtype)
         self.linear_c2 = Projection(c2, self.features, self.dtype)

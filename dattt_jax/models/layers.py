@@ -24,13 +24,14 @@ class Linear(nn.Module):
     dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
+        """Creates the layers."""
         shape = (self.in_features, self.features)
         self.kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), shape)
         if self.use_bias:
             self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
 
     def __call__(self, x: Array) -> Array:
-        """x [..., in] -> [..., out] in `dtype`."""
+        """X [..., in] -> [..., out] in `dtype`."""
         y = x.astype(self.dtype) @ self.kernel.astype(self.dtype)
         return y + self.bias.astype(self.dtype) if self.use_bias else y
 
@@ -57,7 +58,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """x [B, H, W, C] -> [B, h, w, features]."""
+        """X [B, H, W, C] -> [B, h, w, features]."""
         size = self.kernel_size
         in_features = 1 if self.kind == "depthwise" else x.shape[-1]
         # SegFormer's initialisation: normal with variance 2 / fan_out (fan_out counted per group).
@@ -86,7 +87,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """x [..., C] -> [..., C] in `dtype`."""
+        """X [..., C] -> [..., C] in `dtype`."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         x = x.astype(jnp.float32)
@@ -111,7 +112,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """x [B, h, w, C] -> [B, h, w, C]."""
+        """X [B, h, w, C] -> [B, h, w, C]."""
         channels = x.shape[-1]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
@@ -149,7 +150,7 @@ class DropPath(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """x [B, ...] -> [B, ...]."""
+        """X [B, ...] -> [B, ...]."""
         if not train or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate

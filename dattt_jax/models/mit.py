@@ -53,7 +53,7 @@ class EfficientAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """x [B, H, W, C] -> [B, H, W, C]."""
+        """X [B, H, W, C] -> [B, H, W, C]."""
         batch, height, width, dim = x.shape
         q = Linear(dim, dim, dtype=self.dtype, name="q")(x)
         reduced = x
@@ -75,7 +75,7 @@ class DepthwiseConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """x [B, H, W, C] -> [B, H, W, C]."""
+        """X [B, H, W, C] -> [B, H, W, C]."""
         return Conv(x.shape[-1], 3, "depthwise", padding=1, dtype=self.dtype, name="dwconv")(x)
 
 
@@ -86,7 +86,7 @@ class MixFFN(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """x [B, H, W, C] -> [B, H, W, C]."""
+        """X [B, H, W, C] -> [B, H, W, C]."""
         dim = x.shape[-1]
         y = Linear(dim, _MLP_RATIO * dim, dtype=self.dtype, name="fc1")(x)
         y = gelu(DepthwiseConv(dtype=self.dtype, name="dwconv")(y))
@@ -103,7 +103,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """x [B, H, W, C] -> [B, H, W, C]."""
+        """X [B, H, W, C] -> [B, H, W, C]."""
         drop = DropPath(self.drop_path, name="drop_path")
         y = LayerNorm(_EPS_BLOCK, dtype=self.dtype, name="norm1")(x)
         y = EfficientAttention(self.heads, self.reduction, dtype=self.dtype, name="attn")(y)
@@ -122,7 +122,7 @@ class PatchEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """x [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features]."""
+        """X [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features]."""
         x = Conv(self.features, self.kernel_size, "patch", stride=self.stride,
                  padding=self.kernel_size // 2, dtype=self.dtype, name="proj")(x)
         return LayerNorm(_EPS_INNER, dtype=self.dtype, name="norm")(x)
@@ -143,7 +143,7 @@ class MixTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> tuple[Array, Array, Array, Array]:
-        """x [B, H, W, 3] normalised -> ([B, H/4, W/4, C1], …, [B, H/32, W/32, C4]), sizes rounded up."""
+        """X [B, H, W, 3] normalised -> ([B, H/4, W/4, C1], …, [B, H/32, W/32, C4]), sizes rounded up."""
         block_class = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         rates = iter(np.linspace(0.0, self.drop_path, sum(self.depths)))
         features = []

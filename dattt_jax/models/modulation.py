@@ -39,6 +39,7 @@ class DepthAwareHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
+        """Creates the layers."""
         head = {"in_features": self.in_features, "features": self.features,
                 "axis_name": self.axis_name, "dtype": self.dtype}
         self.depth_head = SegFormerHead(**head)

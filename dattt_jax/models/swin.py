@@ -79,7 +79,7 @@ class WindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mask: np.ndarray | None) -> Array:
-        """x [B, windows, 49, C], mask [windows, 49, 49] or None -> [B, windows, 49, C]."""
+        """X [B, windows, 49, C], mask [windows, 49, 49] or None -> [B, windows, 49, C]."""
         batch, windows, tokens, dim = x.shape
         table = self.param("relative_position_bias_table", nn.initializers.truncated_normal(0.02),
                            ((2 * _WINDOW - 1) ** 2, self.heads))
@@ -100,7 +100,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """x [..., C] -> [..., C]."""
+        """X [..., C] -> [..., C]."""
         dim = x.shape[-1]
         y = gelu(Linear(dim, _MLP_RATIO * dim, dtype=self.dtype, name="fc1")(x))
         return Linear(_MLP_RATIO * dim, dim, dtype=self.dtype, name="fc2")(y)
@@ -116,7 +116,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """x [B, H, W, C] -> [B, H, W, C]."""
+        """X [B, H, W, C] -> [B, H, W, C]."""
         height, width = x.shape[1:3]
         drop = DropPath(self.drop_path, name="drop_path")
         y = LayerNorm(_EPS, dtype=self.dtype, name="norm1")(x)
@@ -142,7 +142,7 @@ class PatchMerging(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """x [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), 2C]; order (0,0), (1,0), (0,1), (1,1) in (row, col)."""
+        """X [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), 2C]; order (0,0), (1,0), (0,1), (1,1) in (row, col)."""
         dim = x.shape[-1]
         x = _pad_to_multiple(x, 2)
         x = jnp.concatenate([x[:, row::2, col::2] for col in (0, 1) for row in (0, 1)], axis=-1)
@@ -158,7 +158,7 @@ class PatchEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """x [B, H, W, 3] -> [B, ceil(H/4), ceil(W/4), features]."""
+        """X [B, H, W, 3] -> [B, ceil(H/4), ceil(W/4), features]."""
         x = Conv(self.features, 4, "block", stride=4, dtype=self.dtype, name="proj")(
             _pad_to_multiple(x, 4))
         return LayerNorm(_EPS, dtype=self.dtype, name="norm")(x)
@@ -175,7 +175,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> tuple[Array, Array]:
-        """x [B, H, W, C] -> (feature [B, H, W, C], input of the next stage)."""
+        """X [B, H, W, C] -> (feature [B, H, W, C], input of the next stage)."""
         block_class = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         for i, rate in enumerate(self.drop_path):
             x = block_class(self.heads, i % 2 == 1, rate, dtype=self.dtype, name=f"blocks_{i}")(x, train)
@@ -197,7 +197,7 @@ class SwinTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> tuple[Array, Array, Array, Array]:
-        """x [B, H, W, 3] normalised -> ([B, H/4, W/4, dim], …, [B, H/32, W/32, 8·dim]), rounded up."""
+        """X [B, H, W, 3] normalised -> ([B, H/4, W/4, dim], …, [B, H/32, W/32, 8·dim]), rounded up."""
         rates = np.split(np.linspace(0.0, self.drop_path, sum(self.depths)), np.cumsum(self.depths)[:-1])
         x = PatchEmbed(self.dim, dtype=self.dtype, name="patch_embed")(x)
         features = []

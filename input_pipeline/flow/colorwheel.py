@@ -1,9 +1,9 @@
 """RGB rendering of optical flow: the Middlebury colour wheel.
 
 Hue shows the direction of motion, saturation its speed, and no motion is white. Baker et al., "A
-Database and Evaluation Methodology for Optical Flow" (ICCV 2007, IJCV 2011) define the wheel; RAFT's
-visualisation (after which the flow inputs of this field are made) scales each image by its own
-largest speed, so absolute speed is not in the rendering.
+Database and Evaluation Methodology for Optical Flow" (ICCV 2007, IJCV 2011), define the wheel. As
+in RAFT's visualisation, which the flow inputs of this field come from, each image is scaled by its
+own largest speed, so absolute speed is not in the rendering.
 """
 
 import numpy as np
@@ -46,19 +46,20 @@ def flow_to_rgb(flow: np.ndarray) -> np.ndarray:
     Returns:
         `[H, W, 3]` uint8 RGB; white where nothing moves.
     """
-    flow = np.asarray(flow, np.float32)
-    flow = np.where(np.isfinite(flow).all(axis=-1, keepdims=True), flow, np.float32(0))
-    speed = np.hypot(flow[..., 0], flow[..., 1])
-    flow = flow / (speed.max() + np.float32(1e-5))
-    dx, dy = flow[..., 0], flow[..., 1]
-    speed = np.sqrt(dx * dx + dy * dy)[..., None]
+    dx, dy = np.moveaxis(np.asarray(flow, np.float32), -1, 0)
+    finite = np.isfinite(dx) & np.isfinite(dy)
+    dx, dy = np.where(finite, dx, np.float32(0)), np.where(finite, dy, np.float32(0))
+    largest = np.hypot(dx, dy).max() + np.float32(1e-5)
+    # Adding zero makes -0.0 positive, which is on the other side of the wheel's seam.
+    dx, dy = dx / largest, dy / largest + np.float32(0)
+    # Rounding may pass 1, and a colour below zero would wrap around.
+    speed = np.minimum(np.sqrt(dx * dx + dy * dy), 1)[..., None]
 
-    # The angle as a place on the wheel, 0 to 54, starting on the right and turning towards down;
-    # `dy == -0.0` would fall on the other side of the seam, so `0.0 - dy` cleans the sign.
+    # The direction as a place on the wheel, 0 to 54, from right over down, left and up.
     hues = len(COLORWHEEL)
     place = (np.arctan2(-dy, -dx) / np.float32(np.pi) + 1) / 2 * (hues - 1)
     lower = np.floor(place).astype(np.int32)
     weight = (place - lower)[..., None]
     wheel = COLORWHEEL.astype(np.float32) / 255
-    color = (1 - weight) * wheel[lower] + weight * wheel[(lower + 1) % hues]
+    color = (1 - weight) * wheel.take(lower, 0) + weight * wheel.take((lower + 1) % hues, 0)
     return np.floor(255 * (1 - speed * (1 - color))).astype(np.uint8)

@@ -3,9 +3,8 @@
 import dataclasses
 
 from dattt_jax.errors import UserError
-
-from .bodies import DISTRACTOR_KINDS, OBJECT_KINDS
-from .textures import TEXTURE_FAMILIES
+from input_pipeline.synthetic.bodies import DISTRACTOR_KINDS, OBJECT_KINDS
+from input_pipeline.synthetic.textures import TEXTURE_FAMILIES
 
 Range = tuple[float, float]
 
@@ -17,7 +16,7 @@ class SyntheticConfig:
     A `(low, high)` pair is a range from which each clip draws, uniformly unless the comment says
     log-uniform; equal ends fix the factor and `(0, 0)` turns it off. A `*_probability` is the
     chance, per clip or per object, that the factor is present. Lengths in the image are fractions
-    of the frame's width or height, so a config means the same clip at any `size`.
+    of the frame's width or height, so a config means the same motion at any `size`.
 
     Raises:
         UserError: a field is out of its range or names an unknown kind or family.
@@ -28,7 +27,8 @@ class SyntheticConfig:
 
     # Primary objects: what the mask holds.
     object_counts: tuple[float, ...] = (0.75, 0.18, 0.07)  # weights of 1, 2, 3, ... objects
-    object_kinds: tuple[str, ...] = OBJECT_KINDS  # body plans, drawn with equal weight
+    # Body plans; one named twice is twice as likely. The default leans to what people film.
+    object_kinds: tuple[str, ...] = (*OBJECT_KINDS, *OBJECT_KINDS[:4], *OBJECT_KINDS[:2])
     object_area: Range = (0.02, 0.6)  # silhouette area, fraction of the frame, log-uniform
     object_speed: Range = (0.003, 0.035)  # frame widths per frame over the ground, log-uniform
     object_approach: Range = (-0.006, 0.006)  # relative change of distance per frame
@@ -38,7 +38,7 @@ class SyntheticConfig:
     gait_frequency: Range = (0.03, 0.12)  # limb cycles per frame
     articulation: Range = (0.3, 1.2)  # factor on the swing of every joint
     deformation: Range = (0.3, 1.2)  # factor on the bending waves of tails, fish, snakes, necks
-    edge_roughness: Range = (0.0, 0.06)  # fur: outline noise, fraction of a part's thickness
+    edge_roughness: Range = (0.0, 0.03)  # fur: outline noise, fraction of a part's thickness
     stop_probability: float = 0.12  # the object halts, limbs included, some time in the clip
     camouflage_probability: float = 0.15  # the object wears the texture of the background
 
@@ -72,16 +72,16 @@ class SyntheticConfig:
     # Textures.
     texture_families: tuple[str, ...] = TEXTURE_FAMILIES[:7]  # see textures.TEXTURE_FAMILIES
     texture_pool: int = 10  # distinct patterns kept per family, before recolouring and mixing
-    texture_scale: Range = (0.6, 2.0)  # pixels per texel at 384 rows, log-uniform
+    texture_scale: Range = (0.6, 2.0)  # pixels per texel, log-uniform
     texture_mix_probability: float = 0.4  # two patterns in patches instead of one
     brightness: Range = (50.0, 190.0)  # mean of a texture, 0..255
-    contrast: Range = (12.0, 55.0)  # standard deviation of a texture's lightness, 0..255
+    contrast: Range = (8.0, 55.0)  # standard deviation of a texture's lightness, 0..255
     saturation: Range = (0.0, 0.6)  # of a texture's mean colour, HSV, 0..1
 
     # Image formation.
-    motion_blur_probability: float = 0.3
+    motion_blur_probability: float = 0.25
     shutter: Range = (0.2, 0.8)  # exposure time, frames
-    motion_blur_samples: int = 5  # instants averaged (odd); cost grows with it where blur is on
+    motion_blur_samples: int = 7  # most instants averaged; fast scenes cost that many renderings
     background_defocus: Range = (0.0, 0.004)  # blur sigma behind the object, frame heights
     defocus: Range = (0.0, 0.002)  # blur sigma of the whole frame, frame heights
     haze: Range = (0.0, 0.12)  # extinction per object depth

@@ -163,7 +163,7 @@ def pattern(family: str, number: int) -> np.ndarray:
 def paint(rng: np.random.Generator, side: int, *, families: tuple[str, ...], pool: int,
           mix_probability: float, brightness: tuple[float, float], contrast: tuple[float, float],
           saturation: tuple[float, float]) -> np.ndarray:
-    """Returns a new texture uint8 [side, side, 3] RGB from the pool; `side` is 1..TILE texels.
+    """Returns a new opaque texture uint8 [side, side, 4] RGBA; `side` is 1..TILE texels.
 
     Args:
         rng: source of every choice.
@@ -186,20 +186,23 @@ def paint(rng: np.random.Generator, side: int, *, families: tuple[str, ...], poo
 def _crop(rng: np.random.Generator, side: int, families: tuple[str, ...],
           pool: int) -> np.ndarray:
     image = pattern(families[rng.integers(len(families))], int(rng.integers(pool)))
-    row, column, flip = rng.integers(0, TILE - side + 1, 2).tolist() + [rng.integers(2)]
+    row, column = rng.integers(0, TILE - side + 1, 2)
     image = image[row:row + side, column:column + side]
-    return image[:, ::-1] if flip else image
+    return image[:, ::-1] if rng.random() < 0.5 else image
 
 
 def _recolour(rng: np.random.Generator, image: np.ndarray, brightness: tuple[float, float],
               contrast: tuple[float, float], saturation: tuple[float, float]) -> np.ndarray:
-    """Maps the three material values of `image` linearly to RGB with a random palette."""
-    mean = np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), 1.0))
+    """Maps the three material values of `image` linearly to RGBA with a random palette."""
+    # Half of all things are of earth, skin, wood or leaf: hues from red over yellow to green.
+    hue = rng.uniform(0.0, 0.36) if rng.random() < 0.5 else rng.random()
+    mean = np.array(colorsys.hsv_to_rgb(hue, rng.uniform(*saturation), 1.0))
     mean *= rng.uniform(*brightness) / mean.mean()
     lightness = rng.uniform(*contrast)
     # Lightness varies along the texture's own colour, as with shading; hue varies less.
-    mixing = rng.normal(0, 0.15, (3, 3)) * lightness
+    mixing = rng.normal(0, rng.uniform(0, 0.16), (3, 3)) * lightness
     mixing[:, rng.integers(3)] += lightness * (0.5 + 0.5 * mean / mean.mean())
     mixing /= 42.0
-    offset = mean - mixing.sum(1) * 128
-    return cv2.transform(image, np.concatenate([mixing, offset[:, None]], 1))
+    to_rgba = np.zeros((4, 4))
+    to_rgba[:3, :3], to_rgba[:3, 3], to_rgba[3, 3] = mixing, mean - mixing.sum(1) * 128, 255
+    return cv2.transform(image, to_rgba)

@@ -1,0 +1,28 @@
+"""A small network on synthetic video, for 2 CPU cores: what `make demo` trains and evaluates.
+
+MiT-b0 with narrow decoders at 128×128, from random weights, with a learning rate for that. No numbers of
+the paper apply to it; `make demo` prints what it reaches.
+
+    make demo
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """The base configuration, made small."""
+    config = base.get_config()
+    config.input_size = (128, 128)
+    config.model.backbone = "mit_b0"
+    config.model.decoder_features = 64
+    config.model.drop_path = 0.0  # the network is too small to need it
+    config.synthetic.size = (128, 128)
+    config.synthetic.num_frames = 8
+    config.train.batch_size = 16
+    config.train.epochs = 4
+    config.train.synthetic_samples = 3200
+    config.train.learning_rate = 1e-3
+    config.train.final_learning_rate = 1e-5
+    return config

@@ -1,0 +1,295 @@
+"""Checkpoints on disk; the only module that knows Orbax.
+
+One layout for every checkpoint, so that whatever reads weights reads them all:
+
+    <folder>/checkpoints/<step>/variables   params and batch_stats
+                                model       config.model as JSON
+                                optimizer   step and optimiser state (training only)
+                                data        position in the data (training only)
+
+`--mode=train` writes one per `config.train.save_steps`, `--mode=convert` writes step 0. Orbax
+writes under a temporary name and renames when all is written: a step folder is whole or not there.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import grain
+import jax
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging as absl_logging
+from etils import epath
+from flax import traverse_util
+
+from dattt_jax.errors import UserError
+from dattt_jax.variables import Variables, variable_shapes
+
+Shapes = dict[tuple[str, ...], tuple[int, ...]]
+
+_FOLDER = "checkpoints"
+_VARIABLES, _MODEL, _OPTIMIZER, _DATA = "variables", "model", "optimizer", "data"
+# The fields of config.model that decide which weights there are.
+_ARCHITECTURE = ("backbone", "depth", "modulation", "decoder_features")
+_NAMES_SHOWN = 4  # of each kind of mismatch; a wrong backbone has hundreds
+
+
+class CheckpointStore:
+    """The checkpoints of one training run: saved in the background, the newest few kept.
+
+    Use as a context manager; leaving it waits for the last write.
+
+    Args:
+        workdir: the run's folder; made if it does not exist.
+        model_config: `config.model`, stored with every checkpoint.
+        keep: how many of the newest checkpoints stay on disk.
+
+    Raises:
+        UserError: the folder cannot be made; a disk is full (from any method).
+    """
+
+    def __init__(self, workdir: str | Path, model_config: ml_collections.ConfigDict, *,
+                 keep: int) -> None:
+        self._folder = Path(workdir).absolute() / _FOLDER
+        self._model_config = model_config
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror
+            raise UserError(f"--workdir={workdir}: cannot make the folder ({reason})") from error
+        # A killed run leaves a half-written step under its temporary name.
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        _quiet_orbax()
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def __enter__(self) -> "CheckpointStore":
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        if exc_type is None:
+            self.wait()
+        self._manager.close()
+
+    @property
+    def latest(self) -> Path | None:
+        """Folder of the newest checkpoint (complete after `wait`), None where there is none."""
+        step = self._manager.latest_step()
+        return None if step is None else self._folder / str(step)
+
+    def save(self, step: int, variables: Variables, optimizer: Any = None,
+             data: grain.DatasetIterator | None = None) -> None:
+        """Saves one step; returns once the arrays are copied, and writes in the background.
+
+        Without `optimizer` and `data` it is a checkpoint of weights alone.
+
+        Args:
+            step: optimiser steps done; a step that is already on disk is not written again.
+            variables: {'params': …, 'batch_stats': …}.
+            optimizer: pytree of arrays, whatever training needs beside the variables.
+            data: the iterator, positioned after the batch of this step.
+        """
+        if step == self._manager.latest_step():
+            return
+        items = {_VARIABLES: ocp.args.StandardSave(variables),
+                 _MODEL: ocp.args.JsonSave(self._model_config.to_dict())}
+        if optimizer is not None:
+            items[_OPTIMIZER] = ocp.args.StandardSave(optimizer)
+        if data is not None:
+            items[_DATA] = grain.checkpoint.CheckpointSave(data)
+        with _full_disk_told(self._folder):
+            self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk."""
+        with _full_disk_told(self._folder):
+            self._manager.wait_until_finished()
+
+    def restore(self, variables: Variables, optimizer: Any,
+                data: grain.DatasetIterator) -> tuple[Variables, Any]:
+        """Reads the newest checkpoint.
+
+        Args:
+            variables: shapes and dtypes of what was saved (for example from `jax.eval_shape`).
+            optimizer: the same.
+            data: an iterator over the same data; it is moved to the saved position.
+
+        Returns:
+            (variables, optimizer) with NumPy leaves.
+
+        Raises:
+            UserError: the checkpoint is damaged, of another network, or not made by training.
+        """
+        folder = self.latest
+        if not (folder / _OPTIMIZER).is_dir():
+            raise UserError(f"--workdir={self._folder.parent} holds weights from --mode=convert, "
+                            "no training run: name it in config.init and give another --workdir")
+        with _damage_told(folder):
+            _check_fit(folder, variables, self._model_config)
+            restored = self._manager.restore(int(folder.name), args=ocp.args.Composite(**{
+                _VARIABLES: ocp.args.StandardRestore(_as_numpy(variables)),
+                _OPTIMIZER: ocp.args.StandardRestore(_as_numpy(optimizer)),
+                _DATA: grain.checkpoint.CheckpointRestore(data),
+            }))
+        return restored[_VARIABLES], restored[_OPTIMIZER]
+
+
+def save_variables(folder: str | Path, variables: Variables,
+                   model_config: ml_collections.ConfigDict) -> Path:
+    """Writes weights alone, for `config.init` and the modes that predict.
+
+    Args:
+        folder: where; made if it does not exist.
+        variables: {'params': …, 'batch_stats': …}.
+        model_config: `config.model` of the network.
+
+    Returns:
+        The folder of the checkpoint, inside `folder`.
+
+    Raises:
+        UserError: `folder` already holds a checkpoint, cannot be made, or the disk is full.
+    """
+    step = Path(folder).absolute() / _FOLDER / "0"
+    if step.parent.is_dir() and ocp.utils.checkpoint_steps(step.parent):
+        raise UserError(f"{folder} already holds a checkpoint: give another folder, or delete "
+                        f"{step.parent}")
+    with CheckpointStore(folder, model_config, keep=1) as store:
+        store.save(0, variables)
+    return step
+
+
+def load_model_config(path: str | Path) -> ml_collections.ConfigDict:
+    """`config.model` of the network a checkpoint holds, as it was when the checkpoint was made.
+
+    Args:
+        path: a folder made by `--mode=train` or `--mode=convert`, or one step's folder inside it.
+
+    Raises:
+        UserError: there is no checkpoint at `path`, or it is damaged.
+    """
+    folder = _step_folder(path)
+    with _damage_told(folder):
+        return ml_collections.ConfigDict(_read_model_config(folder))
+
+
+def load_variables(path: str | Path,
+                   model_config: ml_collections.ConfigDict | None = None) -> Variables:
+    """Reads the weights of a checkpoint, without the optimiser.
+
+    Args:
+        path: a folder made by `--mode=train` (its newest step is read) or `--mode=convert`, or one
+            step's folder inside it.
+        model_config: `config.model`; None takes the network from the checkpoint.
+
+    Returns:
+        {'params': …, 'batch_stats': …} with NumPy leaves.
+
+    Raises:
+        UserError: there is no checkpoint at `path`; it is damaged; or it does not fit
+            `model_config` (names what is missing, extra and of another shape).
+    """
+    folder = _step_folder(path)
+    if model_config is None:
+        model_config = load_model_config(folder)
+    template = variable_shapes(model_config)
+    with _damage_told(folder):
+        _check_fit(folder, template, model_config)
+        return ocp.StandardCheckpointHandler().restore(
+            epath.Path(folder / _VARIABLES), args=ocp.args.StandardRestore(_as_numpy(template)))
+
+
+def _step_folder(path: str | Path) -> Path:
+    """The step's folder that `path` means: itself, or the newest one below it."""
+    _quiet_orbax()
+    path = Path(path).absolute()
+    if not path.exists():
+        raise UserError(f"checkpoint {path} does not exist")
+    if (path / _VARIABLES).is_dir():
+        return path
+    steps = []
+    if path.is_dir():
+        folder = path / _FOLDER if (path / _FOLDER).is_dir() else path
+        steps = ocp.utils.checkpoint_steps(folder)
+    if not steps:
+        raise UserError(f"{path} holds no checkpoint: name a folder made by --mode=train or "
+                        "--mode=convert")
+    return folder / str(max(steps))
+
+
+def _read_model_config(folder: Path) -> dict[str, Any]:
+    return ocp.JsonCheckpointHandler().restore(epath.Path(folder / _MODEL))
+
+
+def _shapes(variables: Variables) -> Shapes:
+    leaves = traverse_util.flatten_dict(dict(variables))
+    return {key: tuple(leaf.shape) for key, leaf in leaves.items()}
+
+
+def _check_fit(folder: Path, template: Variables, model_config: ml_collections.ConfigDict) -> None:
+    """Raises a UserError unless the checkpoint has exactly the template's names and shapes."""
+    metadata = ocp.StandardCheckpointHandler().metadata(epath.Path(folder / _VARIABLES))
+    found, wanted = _shapes(metadata.tree), _shapes(template)
+    if found == wanted:
+        return
+    made, asked = _read_model_config(folder), model_config.to_dict()
+    fields = [f"it was made with {name} {made[name]}, config.model.{name} is {asked[name]}"
+              for name in _ARCHITECTURE
+              if name in made and name in asked and made[name] != asked[name]]
+    misshaped = [f"{'/'.join(key)} {found[key]} (config.model has {wanted[key]})"
+                 for key in wanted if key in found and found[key] != wanted[key]]
+    missing = ["/".join(key) for key in wanted if key not in found]
+    extra = ["/".join(key) for key in found if key not in wanted]
+    kinds = [("wrong shape", misshaped), ("missing", missing), ("not in the network", extra)]
+    mismatches = [f"{kind}: {_shortened(names)}" for kind, names in kinds if names]
+    raise UserError(f"wrong checkpoint: {folder} does not fit config.model: "
+                    + "; ".join(fields + mismatches))
+
+
+def _shortened(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
+
+
+def _quiet_orbax() -> None:
+    """Drops Orbax's INFO lines, some fifty per save, from the log."""
+    absl_logging.get_absl_logger().addFilter(_not_orbax_info)
+
+
+def _not_orbax_info(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or "/orbax/" not in record.pathname
+
+
+def _as_numpy(template: Any) -> Any:
+    """Makes Orbax restore NumPy arrays: no device layout of the saving machine is asked for."""
+    return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template)
+
+
+
+
+@contextlib.contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    """Turns whatever a damaged checkpoint makes Orbax raise into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # by the kind of damage ValueError, KeyError, OSError, …
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"checkpoint {folder} is damaged; delete it to use the one before, or make "
+                        f"it again ({reason[:200]})") from error
+
+
+@contextlib.contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # Orbax passes a full disk on as a ValueError
+        if "No space left on device" not in str(error):
+            raise
+        raise UserError(f"no space left on the disk of {folder}: free some and run the same command"
+                        " again, it goes on from the last complete checkpoint") from error

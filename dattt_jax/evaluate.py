@@ -1,0 +1,186 @@
+"""`--mode=eval`: videos with ground truth × strategies -> J and F, masks, overlays and a picture."""
+
+import csv
+import dataclasses
+import io
+import json
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from dattt_jax.errors import UserError
+from dattt_jax.inference import Network, load_network, to_mask
+from dattt_jax.metrics.protocols import get_protocol
+from dattt_jax.metrics.scoring import FrameScore, FrameScorer, summarize
+from dattt_jax.progress import Progress
+from dattt_jax.ttt import create_strategy
+from dattt_jax.visualize import contact_sheet, overlay, save_image
+from input_pipeline.clip import FlowClip
+from input_pipeline.eval_videos import EvalVideo, folder_videos, synthetic_videos
+from input_pipeline.flow import create_flow, flow_renderings
+from input_pipeline.images import read_mask
+from input_pipeline.synthetic import SyntheticConfig, shifted
+from input_pipeline.writers import VideoWriter, write_bytes, write_json, write_mask
+
+_SHEET_FRAMES = 4  # frames of the first video in the picture
+# What a stored result depends on; a workdir holds the results of one such setting.
+_SETTINGS = ("seed", "input_size", "init", "model", "ttt", "flow", "eval", "synthetic")
+
+
+def evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Runs every strategy of `config.eval.strategies` on every video.
+
+    Writes under `workdir`:
+
+        masks/<strategy>/<video>/<frame>.png   0 and 255
+        overlays/<strategy>/<video>.mp4        the video with its masks
+        videos/<strategy>/<video>.json         scores, losses and time of one video
+        results.json, results.csv              J, F and J&F per video and overall, per strategy
+        strategies.png                         frames of the first video × strategies
+
+    A video that has its JSON file is not run again, so that an interrupted evaluation goes on.
+
+    Returns:
+        What results.json holds: {'strategies': {name: summary of `metrics.scoring.summarize`}}.
+
+    Raises:
+        UserError: whatever is wrong with the data, the weights, a field or the disk.
+    """
+    workdir = Path(workdir)
+    _check_settings(config, workdir)
+    protocol = get_protocol(config.eval.protocol)
+    network = load_network(config)
+    scores: dict[str, dict[str, dict[str, FrameScore]]] = {}
+    for name in config.eval.strategies:
+        scores[name] = {}
+        runner = _Runner(config, workdir, network, name)
+        for video in eval_videos(config):
+            scores[name][video.name] = runner.scores(video)
+    summaries = {name: summarize(per_video, protocol) for name, per_video in scores.items()}
+    results = {"data": str(config.eval.data), "init": str(config.init), "strategies": summaries}
+    write_json(workdir / "results.json", results)
+    _write_csv(workdir / "results.csv", summaries)
+    first = next(eval_videos(config))
+    save_image(workdir / "strategies.png", _strategy_sheet(config, workdir, first))
+    print(format_table(summaries))
+    logging.info("results in %s", workdir)
+    return results
+
+
+def eval_videos(config: ConfigDict) -> Iterator[EvalVideo]:
+    """The videos `config.eval` names."""
+    if config.eval.data == "synthetic":
+        synthetic = SyntheticConfig(**config.synthetic)
+        synthetic = shifted(synthetic) if config.eval.shifted else synthetic
+        return synthetic_videos(synthetic, config.eval.seed, config.eval.clips)
+    return folder_videos(config.eval.data)
+
+
+class _Runner:
+    """Runs one strategy on videos, or reads what an earlier run found."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, network: Network, name: str) -> None:
+        self._config, self._workdir, self._network, self._name = config, workdir, network, name
+        self._strategy = create_strategy(name, steps=config.ttt.steps, groups=config.ttt.groups)
+        self._engine = network.engine(config.ttt, adapts=self._strategy.steps > 0)
+
+    def scores(self, video: EvalVideo) -> dict[str, FrameScore]:
+        """Scores of the annotated frames by name."""
+        record = self._workdir / "videos" / self._name / f"{video.name}.json"
+        if not record.exists():
+            write_json(record, self._run(video))
+        frames = json.loads(record.read_text())["frames"]
+        return {name: FrameScore(**score) for name, score in frames.items()}
+
+    def _run(self, video: EvalVideo) -> dict[str, Any]:
+        config, strategy, start = self._config, self._strategy, time.perf_counter()
+        masks = self._workdir / "masks" / self._name / video.name
+        losses = {}
+        clip = FlowClip(video.frames, len(video.frame_names), create_flow(config.flow.method),
+                        config.flow.last_frame, None if strategy.streams else self._workdir)
+        # Every video has random numbers of its own, whatever was run before it.
+        key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(video.name.encode()))
+        with clip, FrameScorer() as scorer, \
+                Progress(f"{self._name} {video.name}", len(clip) * strategy.passes) as progress:
+            for result in self._engine.run(self._network.variables, clip, strategy, key,
+                                           on_visited=progress.update):
+                name, mask = video.frame_names[result.index], to_mask(result.probability)
+                losses[name] = [float(x) for x in result.losses]
+                write_mask(masks / f"{name}.png", mask)
+                target = video.target(name)
+                if target is not None:
+                    scorer.submit(video.name, name, mask, target)
+            scores = scorer.result()[video.name]
+        with VideoWriter(self._workdir / "overlays" / self._name / f"{video.name}.mp4", video.fps,
+                         mask.shape) as writer:
+            for name, frame in zip(video.frame_names[: len(clip)], video.frames, strict=False):
+                writer.write(overlay(frame, read_mask(masks / f"{name}.png")))
+        return {"frames": {name: dataclasses.asdict(scores[name]) for name in sorted(scores)},
+                "losses": {name: losses[name] for name in sorted(losses)},
+                "seconds": round(time.perf_counter() - start, 3)}
+
+
+def _check_settings(config: ConfigDict, workdir: Path) -> None:
+    """Stores the settings in a new workdir; refuses one that holds results of other settings."""
+    path = workdir / "settings.json"
+    # Through JSON and back, so that tuples compare equal to the lists a file holds.
+    settings = json.loads(json.dumps({name: config.to_dict()[name] for name in _SETTINGS}))
+    settings["eval"].pop("strategies")  # each has results of its own
+    if not path.exists():
+        write_json(path, settings)
+        return
+    stored = json.loads(path.read_text())
+    different = [name for name in settings if stored.get(name) != settings[name]]
+    if different:
+        raise UserError(f"--workdir={workdir} holds results of other settings (config.{different[0]} was "
+                        f"{stored.get(different[0])}): give another folder or remove this one")
+
+
+def _write_csv(path: Path, summaries: dict[str, Any]) -> None:
+    """One line per strategy and video, and one (video `*`) for their mean; fractions."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["strategy", "video", "J", "F", "JF"])
+    for name, summary in summaries.items():
+        for video, row in (*summary["videos"].items(), ("*", summary)):
+            lines.writerow([name, video, *(row[measure] and row[measure]["mean"]
+                                           for measure in ("J", "F", "JF"))])
+    write_bytes(path, text.getvalue().encode())
+
+
+def format_table(summaries: dict[str, Any]) -> str:
+    """J and F of each strategy in percent, and their change against `base` where it was run."""
+    lines = [f"{'strategy':<12} {'J':>7} {'F':>7} {'ΔJ':>7} {'ΔF':>7}"]
+    base = summaries.get("base")
+    for name, summary in summaries.items():
+        values = [100 * summary[measure]["mean"] for measure in ("J", "F")]
+        change = ["", ""]
+        if base is not None and name != "base":
+            change = [f"{value - 100 * base[measure]['mean']:+.2f}"
+                      for value, measure in zip(values, ("J", "F"), strict=True)]
+        lines.append(f"{name:<12} {values[0]:>7.2f} {values[1]:>7.2f} {change[0]:>7} {change[1]:>7}")
+    return "\n".join(lines)
+
+
+def _strategy_sheet(config: ConfigDict, workdir: Path, video: EvalVideo) -> np.ndarray:
+    """Frames of a video × (frame, flow, ground truth, one column per strategy): uint8 [h, w, 3]."""
+    shown = set(np.linspace(0, len(video.frame_names) - 1, _SHEET_FRAMES).round().astype(int))
+    pairs = flow_renderings(video.frames, create_flow(config.flow.method), config.flow.last_frame)
+    rows, labels = [], []
+    for i, (name, (frame, flow)) in enumerate(zip(video.frame_names, pairs, strict=False)):
+        if i not in shown:
+            continue
+        target = video.target(name)
+        truth = frame if target is None else overlay(frame, target, color=(40, 200, 40))
+        predicted = [overlay(frame, read_mask(workdir / "masks" / strategy / video.name / f"{name}.png"))
+                     for strategy in config.eval.strategies]
+        rows.append([frame, flow, truth, *predicted])
+        labels.append(name)
+    return contact_sheet(rows, labels, ["frame", "flow", "truth", *config.eval.strategies])

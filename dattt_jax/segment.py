@@ -1,0 +1,132 @@
+"""`--mode=segment`: a clip in, one mask per frame out; no ground truth, no flow files."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from dattt_jax.errors import UserError
+from dattt_jax.inference import Network, load_network, to_mask
+from dattt_jax.progress import Progress
+from dattt_jax.stopwatch import Stopwatch
+from dattt_jax.ttt import Strategy, create_strategy
+from dattt_jax.visualize import overlay
+from input_pipeline.clip import FlowClip
+from input_pipeline.flow import create_flow
+from input_pipeline.images import read_mask
+from input_pipeline.video_io import Video, open_video
+from input_pipeline.writers import VideoWriter, write_json, write_mask, write_probability
+
+
+def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Segments the video `config.segment.input`.
+
+    Writes under `workdir`:
+
+        masks/<frame>.png        0 and 255, the frame's size
+        probability/<frame>.png  255 · p, if `config.segment.save_probability`
+        overlay.mp4              the video with its masks, if `config.segment.overlay`
+        summary.json             strategy, losses, timings, device (what this function returns)
+
+    Masks are written as they are computed; those that were written stay if the run is interrupted.
+
+    Raises:
+        UserError: whatever is wrong with the input, the weights, a field or the disk.
+    """
+    start, watch = time.perf_counter(), Stopwatch()
+    workdir = Path(workdir)
+    if not config.segment.input:
+        raise UserError("config.segment.input is empty: give a video file or a folder of frames")
+    video = open_video(config.segment.input)
+    if len(video) < 2:
+        raise UserError(f"{config.segment.input} has one frame: motion needs at least two")
+    strategy = create_strategy(config.ttt.strategy, steps=config.ttt.steps, groups=config.ttt.groups)
+    network = load_network(config)
+    losses, skipped = _write_masks(config, workdir, video, network, strategy, watch)
+    if config.segment.overlay:
+        with watch.measure("overlay"):
+            write_overlay(video, workdir, set(losses))
+    summary = {
+        "input": str(config.segment.input), "frames": len(losses), "frame_size": list(video.frame_size),
+        "fps": video.fps, "init": str(config.init), "input_size": list(config.input_size),
+        "strategy": config.ttt.strategy, "steps": strategy.steps, "skipped_steps": skipped,
+        "flow": config.flow.to_dict(), "seed": config.seed, "losses": losses,
+        "seconds": _seconds(watch, network, next(iter(video)), len(losses), strategy, start),
+        "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}", "jax": jax.__version__,
+    }
+    write_json(workdir / "summary.json", summary)
+    logging.info("%d masks in %s", len(losses), workdir / "masks")
+    return summary
+
+
+def _write_masks(config: ConfigDict, workdir: Path, video: Video, network: Network, strategy: Strategy,
+                 watch: Stopwatch) -> tuple[dict[str, list[float]], int]:
+    """Adapts to the video and writes its masks.
+
+    Returns:
+        (losses of every frame by its name, number of steps that changed nothing).
+    """
+    losses, skipped = {}, 0
+    clip = FlowClip(watch.iterate("decode", video), len(video), create_flow(config.flow.method),
+                    config.flow.last_frame, None if strategy.streams else workdir)
+    with watch.measure("network"), clip, \
+            Progress("segment", len(clip) * strategy.passes) as progress:
+        results = network.engine(config.ttt, adapts=strategy.steps > 0).run(
+            network.variables, _TimedReads(clip, watch), strategy, jax.random.key(config.seed),
+            on_visited=progress.update)
+        for result in results:
+            name = video.frame_names[result.index]
+            if not np.isfinite(result.probability).all():
+                raise UserError(f"the prediction of frame {name} is not finite: the weights in config.init "
+                                "are damaged, or config.model.dtype is too narrow for them")
+            losses[name] = [round(float(x), 6) for x in result.losses]
+            skipped += int(np.sum(~result.applied))
+            with watch.measure("write"):
+                write_mask(workdir / "masks" / f"{name}.png", to_mask(result.probability))
+                if config.segment.save_probability:
+                    write_probability(workdir / "probability" / f"{name}.png", result.probability)
+    return losses, skipped
+
+
+class _TimedReads:
+    """A clip whose reads are timed."""
+
+    def __init__(self, clip: FlowClip, watch: Stopwatch) -> None:
+        self._clip, self._watch = clip, watch
+
+    def __len__(self) -> int:
+        return len(self._clip)
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        with self._watch.measure("read"):
+            return self._clip.read(indices)
+
+
+def write_overlay(video: Video, workdir: Path, names: set[str]) -> None:
+    """Writes `workdir`/overlay.mp4: the frames called `names`, tinted with their masks in `workdir`/masks."""
+    with VideoWriter(workdir / "overlay.mp4", video.fps, video.frame_size) as writer:
+        for name, frame in zip(video.frame_names, video, strict=True):
+            if name in names:
+                writer.write(overlay(frame, read_mask(workdir / "masks" / f"{name}.png")))
+
+
+def _seconds(watch: Stopwatch, network: Network, frame: np.ndarray, frames: int, strategy: Strategy,
+             start: float) -> dict[str, float]:
+    """Where the time went, in seconds.
+
+    `decode`, `flow`, `write`, `overlay` and `compile` are measured as they happen. A frame's steps and its
+    prediction are one program, so `predict` is the time of one prediction run alone, times the frames,
+    and `ttt` is what remains of the time spent waiting for the network (nothing, without steps).
+    """
+    spent = watch.seconds
+    waited = spent["network"] - spent["read"] - spent["write"] - spent["compile"]
+    total = time.perf_counter() - start
+    predict = min(network.seconds_per_prediction(frame) * frames, waited) if strategy.steps else waited
+    seconds = {"decode": spent["decode"], "flow": spent["read"] - spent["decode"], "ttt": waited - predict,
+               "predict": predict, "write": spent["write"], "overlay": spent["overlay"],
+               "compile": spent["compile"], "total": total}
+    return {name: round(value, 3) for name, value in seconds.items()}

@@ -1,0 +1,27 @@
+"""The model's variables as a tree: their shapes, and random values for them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from dattt_jax.models import create_model
+
+Variables = dict[str, Any]
+
+_INIT_SIZE = 64  # any input size gives the same parameter shapes
+
+
+def variable_shapes(model_config: ml_collections.ConfigDict) -> Variables:
+    """Shapes and dtypes of the model's variables, without computing them."""
+    image = jax.ShapeDtypeStruct((1, _INIT_SIZE, _INIT_SIZE, 3), jnp.float32)
+    return jax.eval_shape(create_model(model_config).init, jax.random.key(0), image, image)
+
+
+def random_variables(model_config: ml_collections.ConfigDict, seed: int) -> Variables:
+    """Random initialisation: {'params': …, 'batch_stats': …} with float32 NumPy leaves."""
+    image = jnp.zeros((1, _INIT_SIZE, _INIT_SIZE, 3))
+    # Compiled, the forward pass that `init` traces is dropped: only random numbers are computed.
+    init = jax.jit(create_model(model_config).init)
+    return jax.device_get(init(jax.random.key(seed), image, image))

@@ -1,0 +1,71 @@
+"""Training samples from synthetic clips, generated on the fly."""
+
+import threading
+
+import numpy as np
+
+from input_pipeline.flow import FlowMethod, create_flow, flow_to_rgb
+from input_pipeline.synthetic.clip import ClipRenderer, relative_depth
+from input_pipeline.synthetic.config import SyntheticConfig
+
+
+class SyntheticTrainSource:
+    """A random-access source of `length` training samples, fit for Grain.
+
+    Sample i is one frame of clip i; the frame's number is drawn too. Only that frame and, where
+    the flow is estimated, the next one are rendered. Safe to call from several threads.
+
+    Args:
+        config: the factors.
+        seed: of the data set; (config, seed, index) fixes the sample.
+        length: number of samples.
+        flow_method: "exact" for the rendered scene's own motion, or a name that
+            `input_pipeline.flow.create_flow` knows, to see the flow that inference sees.
+
+    Raises:
+        UserError: there is no such flow method.
+    """
+
+    def __init__(self, config: SyntheticConfig, seed: int, length: int, flow_method: str) -> None:
+        self._config, self._seed, self._length = config, seed, length
+        self._flow_method = flow_method
+        self._local = threading.local()  # a flow method may keep buffers: one per thread
+        if flow_method != "exact":
+            self._local.flow = create_flow(flow_method)  # fails now rather than in a worker
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getstate__(self) -> tuple:
+        return self._config, self._seed, self._length, self._flow_method
+
+    def __setstate__(self, state: tuple) -> None:
+        self.__init__(*state)
+
+    def __repr__(self) -> str:
+        return (f"SyntheticTrainSource({self._config}, seed={self._seed}, length={self._length}, "
+                f"flow_method={self._flow_method!r})")
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Returns sample `index`.
+
+        Returns:
+            image: uint8 [H, W, 3] RGB; flow: uint8 [H, W, 3], colour-wheel rendering of the flow
+            to the next frame; mask: uint8 [H, W, 1] in {0, 1}; depth: float32 [H, W, 1] in (0, 1].
+        """
+        index = int(index)
+        if not 0 <= index < self._length:
+            raise IndexError(f"sample {index} of {self._length}")
+        renderer = ClipRenderer(self._config, self._seed, index)
+        frame = int(np.random.default_rng([self._seed, index]).integers(self._config.num_frames))
+        image, rendering = renderer.frame(frame, with_flow=self._flow_method == "exact")
+        flow = rendering.flow
+        if flow is None:
+            flow = self._flow()(image, renderer.frame(frame + 1, with_flow=False)[0])
+        return {"image": image, "flow": flow_to_rgb(flow), "mask": rendering.mask[..., None],
+                "depth": relative_depth(rendering)[..., None]}
+
+    def _flow(self) -> FlowMethod:
+        if not hasattr(self._local, "flow"):
+            self._local.flow = create_flow(self._flow_method)
+        return self._local.flow

@@ -1,0 +1,83 @@
+"""Entry point: reads flags, sets JAX up, calls one mode. Everything else is importable and tested.
+
+python main.py --mode=segment --config=configs/demo.py --workdir=OUT --config.segment.input=clip.mp4
+"""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from dattt_jax.errors import UserError
+
+# mode -> module:function; each takes (config, workdir).
+MODES = {
+    "train": "dattt_jax.train:train",
+    "segment": "dattt_jax.segment:segment",
+    "eval": "dattt_jax.evaluate:evaluate",
+    "score": "dattt_jax.score:score",
+    "convert": "dattt_jax.convert:convert",
+}
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", "configs/dattt_mit_b1.py", "The experiment.", lock_config=True)
+flags.DEFINE_enum("mode", None, list(MODES), "What to do.", required=True)
+flags.DEFINE_string("workdir", None, "Folder for everything this run writes.", required=True)
+
+
+def set_up_jax(cache_dir: str) -> None:
+    """Turns on the compilation cache; `cache_dir` is `config.compile_cache_dir`, '' leaves it off."""
+    import jax
+
+    if cache_dir:
+        folder = Path(cache_dir).expanduser()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # compiled programs are code: nobody else's
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    logging.info("%d × %s", jax.device_count(), jax.devices()[0].device_kind)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the mode."""
+    if len(argv) > 1:
+        raise UserError(f"{argv[1]!r} is not a flag; every option is --name=value")
+    set_up_jax(FLAGS.config.compile_cache_dir)
+    module, function = MODES[FLAGS.mode].split(":")
+    getattr(importlib.import_module(module), function)(FLAGS.config, FLAGS.workdir)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags; a field that `--config` does not have is a UserError with the nearest name."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        raise UserError(f"--config: {str(error).strip(chr(34))}") from error
+    except FileNotFoundError as error:
+        raise UserError(f"--config: {error.filename or error} does not exist") from error
+
+
+def run() -> None:
+    """`main` with errors of the user's told in one line: exit status 2, no traceback."""
+    logging.set_verbosity(logging.INFO)
+    logging.use_absl_handler()
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except UserError as error:
+        sys.exit(_fail(str(error)))
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        sys.exit(_fail("the device is out of memory: lower config.ttt.batch_size, config.ttt.chunk, "
+                       "config.train.batch_size or config.input_size"))
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    run()

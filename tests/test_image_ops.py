@@ -1,0 +1,140 @@
+"""Resizes against PyTorch's and Pillow's recorded results, JAX's own resize, and closed forms."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import recipe
+
+from dattt_jax import image_ops
+
+GEOMETRY = np.load(Path(__file__).parent / "golden" / "geometry.npz")
+
+
+def _nhwc(array):
+    return np.transpose(array, (0, 2, 3, 1))
+
+
+def _jax_resize(image, size):
+    shape = (*image.shape[:-3], *size, image.shape[-1])
+    return jax.image.resize(image, shape, "bilinear", antialias=False)
+
+
+def _normal(shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def test_normalize_is_zero_at_the_mean_and_one_a_deviation_above():
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    image = np.stack([255 * mean, 255 * (mean + std)])[None].astype(np.float32)
+    np.testing.assert_allclose(
+        image_ops.normalize(jnp.asarray(image))[0], [[0] * 3, [1] * 3], atol=1e-6)
+    white = image_ops.normalize(jnp.full((2, 2, 3), 255, jnp.uint8))
+    assert white.dtype == jnp.float32
+    np.testing.assert_allclose(white[0, 0], (1 - mean) / std, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(128, 128), (64, 48)])
+def test_bilinear_frames_equal_torch(size):
+    golden = GEOMETRY[f"interp_120x214_to_{size[0]}x{size[1]}"]
+    result = image_ops.resize_bilinear(jnp.asarray(_nhwc(GEOMETRY["interp_in_norm"])), size)
+    np.testing.assert_allclose(result, _nhwc(golden), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name, size", [("120x214", (120, 214)), ("128", (128, 128))])
+def test_bilinear_logits_equal_torch(name, size):
+    logits = jnp.asarray(_nhwc(recipe.field("interp_logits", (2, 1, 32, 32), cell=4)))
+    result = image_ops.resize_bilinear(logits, size)
+    golden = _nhwc(GEOMETRY[f"interp_logits_32_to_{name}"])
+    np.testing.assert_allclose(result, golden, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name, depth", [
+    ("train_depth_bicubic_96", recipe.frame("train_tf_depth", 120, 214)[:, :, :1] / 255),
+    ("train_depth_bicubic_edges_96", recipe.blobs("train_tf", 120, 214)[:, :, None])])
+def test_bicubic_depth_equals_torch_unclamped(name, depth):
+    result = image_ops.resize_bicubic(jnp.asarray(depth, jnp.float32), (96, 96))
+    np.testing.assert_allclose(result[..., 0], GEOMETRY[name][0], rtol=0, atol=1e-6)
+
+
+def test_antialiased_frame_equals_pillow_exactly():
+    frame = jnp.asarray(recipe.frame("train_tf", 120, 214))
+    result = image_ops.resize_antialias(frame, (96, 96))
+    np.testing.assert_array_equal(result, GEOMETRY["train_image_96"])
+
+
+def test_antialias_leaves_an_image_of_the_right_size_alone():
+    frame = jnp.asarray(recipe.frame("train_tf", 12, 20))
+    np.testing.assert_array_equal(image_ops.resize_antialias(frame, (12, 20)), frame)
+
+
+def test_nearest_mask_equals_pillow_and_keeps_the_dtype():
+    mask = jnp.asarray(recipe.blobs("train_tf", 120, 214)[:, :, None])
+    result = image_ops.resize_nearest(mask, (96, 96))
+    assert result.dtype == bool
+    np.testing.assert_array_equal(result[..., 0], GEOMETRY["train_gt_96"] > 0)
+
+
+def test_bilinear_doubling_in_closed_form():
+    row = image_ops.resize_bilinear(jnp.asarray([[[0.0], [4.0]]]), (1, 4))
+    np.testing.assert_array_equal(row[0, :, 0], [0, 1, 3, 4])
+
+
+SIZES = [((4, 5), (8, 10)), ((4, 5), (32, 40)), ((3, 3), (9, 21)), ((1, 1), (4, 2)),
+         ((2, 1), (4, 3)), ((4, 7), (11, 9)), ((8, 6), (8, 12)), ((9, 11), (4, 5)),
+         ((5, 4), (5, 4))]
+
+
+@pytest.mark.parametrize("in_size, out_size", SIZES)
+def test_bilinear_and_its_gradient_equal_jax(in_size, out_size):
+    image, gradient = _normal((2, *in_size, 3)), _normal((2, *out_size, 3), seed=1)
+    expected, expected_vjp = jax.vjp(lambda x: _jax_resize(x, out_size), image)
+    result, vjp = jax.vjp(lambda x: image_ops.upsample_bilinear(x, out_size), image)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+    np.testing.assert_allclose(vjp(gradient)[0], expected_vjp(gradient)[0], atol=1e-5)
+
+
+def test_bicubic_gradient_is_the_transpose():
+    image, gradient = _normal((6, 9, 2)), _normal((10, 4, 2), seed=1)
+    result, vjp = jax.vjp(lambda x: image_ops.resize_bicubic(x, (10, 4)), image)
+    np.testing.assert_allclose(jnp.vdot(result, gradient), jnp.vdot(image, vjp(gradient)[0]),
+                               rtol=1e-5)
+
+
+def test_resizes_work_under_jit_vmap_and_without_batch_axes():
+    image = _normal((3, 4, 5, 2))
+    expected = image_ops.resize_bilinear(image, (7, 10))
+    mapped = jax.jit(jax.vmap(lambda x: image_ops.resize_bilinear(x, (7, 10))))(image)
+    np.testing.assert_allclose(mapped, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype, expected", [(jnp.bfloat16, jnp.bfloat16),
+                                             (jnp.uint8, jnp.float32)])
+def test_resize_keeps_float_dtypes_and_widens_integers(dtype, expected):
+    image = jnp.full((4, 4, 1), 7, dtype)
+    for size in ((8, 8), (5, 3)):
+        result = image_ops.resize_bilinear(image, size)
+        assert result.dtype == expected
+        np.testing.assert_array_equal(result.astype(jnp.float32), np.full((*size, 1), 7))
+
+
+@pytest.mark.parametrize("kernel", ["nearest", "bilinear", "bicubic"])
+def test_taps_of_an_unresized_crop_are_the_pixels_themselves(kernel):
+    taps = image_ops.crop_taps(5, 12, kernel, 12, 4)
+    column = jnp.arange(12.0) ** 2
+    np.testing.assert_array_equal(image_ops.resample(column, taps, 0), column[4:9])
+
+
+@pytest.mark.parametrize("kernel", ["nearest", "bilinear", "bicubic"])
+def test_a_crop_is_a_part_of_the_whole_resize_without_recompiling(kernel):
+    image = _normal((20, 1, 1))
+    resize = {"nearest": image_ops.resize_nearest, "bilinear": image_ops.resize_bilinear,
+              "bicubic": image_ops.resize_bicubic}[kernel]
+    crop = jax.jit(lambda size, offset: image_ops.resample(
+        image, image_ops.crop_taps(8, 20, kernel, size, offset), 0))
+    for size, offset in ((20, 12), (33, 0), (17, 9)):
+        np.testing.assert_allclose(crop(size, offset), resize(image, (size, 1))[offset:offset + 8],
+                                   atol=1e-5)
+    assert crop._cache_size() == 1
