@@ -13,6 +13,8 @@ writes under a temporary name and renames when all is written: a step folder is 
 
 import contextlib
 import logging
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +38,7 @@ _FOLDER = "checkpoints"
 _VARIABLES, _MODEL, _OPTIMIZER, _DATA = "variables", "model", "optimizer", "data"
 # The fields of config.model that decide which weights there are.
 _ARCHITECTURE = ("backbone", "depth", "modulation", "decoder_features")
+_STRAY_READS_S = 0.5  # how long reads of a damaged checkpoint may still run
 _NAMES_SHOWN = 4  # of each kind of mismatch; a wrong backbone has hundreds
 
 
@@ -274,14 +277,26 @@ def _as_numpy(template: Any) -> Any:
 @contextlib.contextmanager
 def _damage_told(folder: Path) -> Iterator[None]:
     """Turns whatever a damaged checkpoint makes Orbax raise into one line."""
+    report = sys.unraisablehook
+
+    def drop_stray(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            report(unraisable)
+
+    # At the first array that cannot be read Orbax closes its event loop; each read still under way
+    # then complains of that on stderr.
+    sys.unraisablehook = drop_stray
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # by the kind of damage ValueError, KeyError, OSError, …
+        time.sleep(_STRAY_READS_S)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"checkpoint {folder} is damaged; delete it to use the one before, or make "
                         f"it again ({reason[:200]})") from error
+    finally:
+        sys.unraisablehook = report
 
 
 @contextlib.contextmanager

@@ -75,7 +75,8 @@ def from_torch_backbone(state_dict: Mapping[str, np.ndarray],
         state_dict: names to arrays of any float type in PyTorch's layout: a SegFormer (MiT) or Swin
             backbone as released, or in the Hugging Face or timm layout. Heads are left out.
         model_config: what `create_model` takes; the backbone must be the same.
-        initial: variables of the model; the decode head is taken from here.
+        initial: variables of the model; the decode head is taken from here, and without `strict`
+            the missing entries of the encoders.
         strict: as in `from_torch`, for the entries of the backbone.
 
     Returns:
@@ -112,8 +113,10 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
     try:
         weights = _recognise(state_dict, config.model, config.convert.strict)
         initial = None
-        if not weights.whole or not config.convert.strict:
+        if not config.convert.strict:
             initial = random_variables(config.model, config.seed)
+        elif not weights.whole:
+            initial = random_variables(config.model, config.seed, only="decode_head")
         variables = _place(weights, config.model, config.convert.strict, initial)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -125,7 +128,7 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
     if not weights.whole:
         into = f" into both encoders, decode head random (seed {config.seed})"
     print(f"{path}: {weights.kind}, {len(weights.tensors)} tensors{into}, {len(weights.ignored)} "
-          f"entries ignored; network of {parameters:,} parameters -> {folder}")
+          f"ignored; network of {parameters:,} parameters -> {folder}")
 
 
 def _recognise(state_dict: Mapping[str, np.ndarray], model_config: ml_collections.ConfigDict,
@@ -172,15 +175,16 @@ def _place(weights: TorchWeights, model_config: ml_collections.ConfigDict, stric
         else:
             found[key] = np.ascontiguousarray(array, np.float32)
     known = [name for name, _ in places.values()]
-    problems = {"wrong shape": misshaped, "not finite floating-point numbers": unusable}
-    if strict or initial is None:
-        problems["missing"] = [name for name in known if name not in weights.tensors]
-    if strict:
-        problems["not in the network"] = sorted(weights.tensors.keys() - set(known))
-    report = "; ".join(f"{what}: {_shortened(names)}" for what, names in problems.items() if names)
-    if report:
+    fatal = {"wrong shape": misshaped, "not finite floating-point numbers": unusable}
+    tolerated: dict[str, list[str]] = {}
+    (fatal if strict or initial is None else tolerated)["missing"] = [
+        name for name in known if name not in weights.tensors]
+    (fatal if strict else tolerated)["not in the network"] = sorted(weights.tensors.keys() - set(known))
+    if any(fatal.values()):
         raise UserError(f"the {weights.kind} ({network_fields(weights)['backbone']}) does not fit "
-                        f"config.model ({_describe(model_config)}): {report}")
+                        f"config.model ({_describe(model_config)}): {_report(fatal)}")
+    if any(tolerated.values()):
+        logging.warning("the %s fits config.model in part: %s", weights.kind, _report(tolerated))
     flat = {} if initial is None else traverse_util.flatten_dict(dict(initial))
     return traverse_util.unflatten_dict(flat | found)
 
@@ -202,10 +206,15 @@ def _torch_shape(key: Key, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
 
 
-def _shortened(names: list[str]) -> str:
-    names = list(dict.fromkeys(names))  # a backbone's entries have two places
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more
+def _report(problems: Mapping[str, list[str]]) -> str:
+    """Every kind of problem there is, with the first names of each."""
+    parts = []
+    for what, names in problems.items():
+        names = list(dict.fromkeys(names))  # a backbone's entries have two places
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        if names:
+            parts.append(f"{what}: {', '.join(names[:_NAMES_SHOWN])}{more}")
+    return "; ".join(parts)
 
 
 def _describe(model_config: ml_collections.ConfigDict) -> str:

@@ -43,14 +43,12 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
     if suffix not in (*TORCH_SUFFIXES, SAFETENSORS_SUFFIX):
         raise UserError(f"{path}: weights are read from {', '.join(TORCH_SUFFIXES)} and "
                         f"{SAFETENSORS_SUFFIX} files; rename the file if it is one of them")
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; give an existing file of weights")
     try:
-        read = _read_safetensors if suffix == SAFETENSORS_SUFFIX else _read_torch
-        tensors = read(path)
+        with open(path, "rb") as file:
+            file.read(1)
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path}: cannot be read ({reason}); check the file") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name a readable file") from error
+    tensors = _read_safetensors(path) if suffix == SAFETENSORS_SUFFIX else _read_torch(path)
     if not tensors:
         raise UserError(f"{path}: holds no state dict (names with tensors); save one with "
                         "torch.save(model.state_dict(), …)")
@@ -65,7 +63,7 @@ def _as_float32(value: np.ndarray) -> np.ndarray:
 def _read_safetensors(path: str) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise _damaged(path, "safetensors file", error) from error
     except (AttributeError, KeyError, TypeError) as error:  # a number format that NumPy lacks
         raise UserError(f"{path}: holds tensors of a type NumPy cannot read ({_one_line(error)}); "
@@ -87,8 +85,6 @@ def _read_torch(path: str) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: refused, since it holds a Python object ({unsafe[1]}) whose "
                         "loading can run code; save its tensors alone with "
                         "torch.save(model.state_dict(), …) or as .safetensors") from error
-    except OSError:
-        raise
     except Exception as error:  # damaged bytes surface as almost any exception
         raise _damaged(path, "PyTorch checkpoint", error) from error
     tensors = {name: value.detach() for name, value in _unwrap(content).items()

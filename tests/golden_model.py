@@ -4,11 +4,12 @@ import functools
 import json
 from pathlib import Path
 
+import jax
 import ml_collections
 import numpy as np
 from golden import recipe
 
-from dattt_jax.convert import from_torch
+from dattt_jax.convert import from_torch, variable_shapes
 from dattt_jax.models import create_model
 
 FOLDER = Path(__file__).parent / "golden"
@@ -45,3 +46,17 @@ def golden_model(backbone, arch):
 def nhwc(array):
     """Torch layout to ours."""
     return np.moveaxis(array, -3, -1)
+
+
+def random_variables(config, seed=0):
+    """Random variables for `create_model(config)`, in no time: compiling the initialisation takes seconds."""
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        name, shape = path[-1].key, leaf.shape
+        if name == "kernel":
+            return (rng.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]))).astype(np.float32)
+        offset = 1.0 if name in ("scale", "var") else 0.0
+        return (offset + 0.1 * rng.random(shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, variable_shapes(config))

@@ -51,12 +51,20 @@ def test_bilinear_logits_equal_torch(name, size):
     np.testing.assert_allclose(result, golden, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name, depth", [
-    ("train_depth_bicubic_96", recipe.frame("train_tf_depth", 120, 214)[:, :, :1] / 255),
-    ("train_depth_bicubic_edges_96", recipe.blobs("train_tf", 120, 214)[:, :, None])])
-def test_bicubic_depth_equals_torch_unclamped(name, depth):
-    result = image_ops.resize_bicubic(jnp.asarray(depth, jnp.float32), (96, 96))
-    np.testing.assert_allclose(result[..., 0], GEOMETRY[name][0], rtol=0, atol=1e-6)
+def test_bicubic_depth_equals_torch():
+    depth = jnp.asarray(recipe.frame("train_tf_depth", 120, 214)[:, :, :1] / 255, jnp.float32)
+    result = image_ops.resize_bicubic(depth, (96, 96))
+    golden = GEOMETRY["train_depth_bicubic_96"][0]
+    np.testing.assert_allclose(result[..., 0], golden, rtol=0, atol=1e-6)
+
+
+def test_bicubic_step_overshoots_unclamped_in_closed_form():
+    step = jnp.asarray([0.0, 0, 0, 1, 1, 1]).reshape(1, 6, 1)
+    row = image_ops.resize_bicubic(step, (1, 12))[0, :, 0]
+    far, near = 0.10546875, 0.03515625  # what Keys' kernel takes away at distances 1.25 and 1.75
+    own = 0.26171875 - near  # of pixel 6's four taps, the two on the far side of the step
+    expected = [0, 0, 0, -near, -far, own, 1 - own, 1 + far, 1 + near, 1, 1, 1]
+    np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
 def test_antialiased_frame_equals_pillow_exactly():

@@ -258,8 +258,8 @@ def _camera(stage: _Stage, target: Actor) -> Camera:
     tracking = moving and rng.random() < config.tracking_probability
     unit = stage.size[1] / stage.focal  # frame widths to world units at depth 1, or to radians
     angle, frames = rng.uniform(0, 2 * np.pi), config.num_frames
-    pan = _limited(rng.uniform(*config.camera_pan) * unit, 0.4, frames)
-    drift = _signed(rng, config.camera_travel) * unit
+    pan = _limited(rng.uniform(*config.camera_pan) * unit, 0.3, frames)
+    drift = _limited(_signed(rng, config.camera_travel) * unit, 0.4, frames)
     travel = np.array([drift, 0.3 * rng.normal() * drift,
                        _limited(_signed(rng, config.camera_dolly), 0.25, frames)])
     roll = np.deg2rad(_signed(rng, config.camera_roll))
@@ -268,7 +268,7 @@ def _camera(stage: _Stage, target: Actor) -> Camera:
     gain, share = rng.uniform(*config.tracking_gain), rng.uniform(*config.tracking_travel)
     # Turning alone would soon look along the walls; far goers are travelled with.
     way = np.abs(target.velocity[:2]).max() * frames / 2
-    share = max(share, 1 - 0.35 / way) if way > 0.35 else share
+    share = max(share, 1 - 0.3 / way) if way > 0.3 else share
     still = float(moving)
     return Camera(stage.focal, stage.centre, stage.reference,
                   (still * pan * np.cos(angle), still * 0.5 * pan * np.sin(angle)), still * travel,

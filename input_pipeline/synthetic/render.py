@@ -74,7 +74,7 @@ def render(scene: Scene, time: float, *, labels: bool = True, next_time: float |
     height, width = scene.size
     frame = _Window(0, 0, width, height)
     # RGBA like the sprites, so that OpenCV blends whole pixels; alpha is meaningless here.
-    result = Rendering(np.zeros((height, width, 4), np.uint8))
+    result = Rendering(np.full((height, width, 4), 128, np.uint8))
     if labels:
         result.mask = np.zeros((height, width), np.uint8)
         result.inverse_depth = np.full((height, width), 1e-3, np.float32)
@@ -138,13 +138,13 @@ def _backdrop_window(frame: _Window, backdrop: Backdrop,
 
 def _backdrop_alpha(frame: _Window, backdrop: Backdrop, from_pixel: np.ndarray,
                     inverse_depth: np.ndarray) -> np.ndarray | None:
-    """Coverage float32 [H, W] in 0..1 of a backdrop with a skyline or a bottom, else None."""
-    if backdrop.skyline is None and backdrop.bottom is None:
+    """Coverage float32 [H, W] in 0..1 of a backdrop, or None where it covers everything."""
+    if backdrop.skyline is None and backdrop.bottom is None and inverse_depth.min() > 1e-3:
         return None
     # In front of the camera where positive; the rest is beyond the horizon.
-    depth = 1 / np.maximum(inverse_depth, 1e-4)
+    depth = 1 / np.maximum(inverse_depth, 1e-3)
     v = frame.form(from_pixel[1]) * depth
-    alpha = (inverse_depth > 1e-4).astype(np.float32)
+    alpha = (inverse_depth > 1e-3).astype(np.float32)
     if backdrop.bottom is not None:
         alpha *= v < backdrop.bottom
     if backdrop.skyline is not None:

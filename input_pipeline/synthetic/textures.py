@@ -197,7 +197,7 @@ def _recolour(rng: np.random.Generator, image: np.ndarray, brightness: tuple[flo
     # Half of all things are of earth, skin, wood or leaf: hues from red over yellow to green.
     hue = rng.uniform(0.0, 0.36) if rng.random() < 0.5 else rng.random()
     mean = np.array(colorsys.hsv_to_rgb(hue, rng.uniform(*saturation), 1.0))
-    mean *= rng.uniform(*brightness) / mean.mean()
+    mean = np.minimum(mean * rng.uniform(*brightness) / mean.mean(), 225)  # keep room for detail
     lightness = rng.uniform(*contrast)
     # Lightness varies along the texture's own colour, as with shading; hue varies less.
     mixing = rng.normal(0, rng.uniform(0, 0.16), (3, 3)) * lightness
