@@ -113,10 +113,9 @@ def test_flow_carries_frame_and_mask_to_the_next(index):
         image, inside = warped(clip.frames[frame + 1], clip.flow[frame])
         error = np.abs(image.astype(float) - clip.frames[frame]).mean(-1)[inside]
         still = np.abs(clip.frames[frame + 1].astype(float) - clip.frames[frame]).mean(-1)[inside]
-        # Four fifths of the frame, the best of either: the rest may be occluded.
+        # The best four fifths of the frame: the rest may be occluded.
         kept = len(error) * 4 // 5
         assert np.sort(error)[:kept].mean() < 0.5 * np.sort(still)[:kept].mean()
-        print(np.sort(error)[:kept].mean(), np.sort(still)[:kept].mean())
         moved, _ = warped(clip.mask[frame + 1].astype(np.float32), clip.flow[frame])
         core = (cv2.erode(clip.mask[frame], np.ones((3, 3), np.uint8)) > 0) & inside
         assert moved[core].mean() > 0.85

@@ -1,8 +1,8 @@
 """Training steps against the authors' network, optimiser and loss in double precision.
 
-In double precision our gradients equal the golden ones to 2e-14. In single precision two of the golden
-inputs put one ReLU of the decoder so close to zero that it flips, which moves gradient norms by up to
-7e-4; the bounds of `alpha` and `beta` allow for that.
+In double precision our gradients equal the golden ones to 2e-14. In single precision some of the golden
+inputs put a ReLU of the decoder so close to zero that it flips, which moves gradient norms by up to 7e-4
+(`alpha`, step 1); without a flip they agree to 2e-6. The bounds on gradients allow for a flip.
 """
 
 import functools
@@ -19,6 +19,7 @@ from torch_layout import to_torch
 from dattt_jax.train import create_optimizer, loss_fn
 
 _DEPTH_WEIGHT = 0.1
+_FLIP = 1e-3  # relative change of a gradient norm by a flipped ReLU
 
 
 def batch(k):
@@ -56,9 +57,9 @@ def check_buffers(batch_stats, golden, step, shapes, tolerance):
         np.testing.assert_allclose(value, golden[f"buf_step{step}/{name}_f64"], atol=tolerance)
 
 
-@pytest.mark.parametrize(("backbone", "arch", "later_loss"), [
-    ("mit_b1", "alpha+beta", 1e-6), ("mit_b1", "nodepth", 1e-6), ("swin_tiny", "alpha+beta", 5e-5)])
-def test_three_steps_equal_the_authors(backbone, arch, later_loss):
+@pytest.mark.parametrize(("backbone", "later_loss"), [("mit_b1", 5e-6), ("swin_tiny", 5e-5)])
+def test_three_steps_equal_the_authors(backbone, later_loss):
+    arch = "alpha+beta"
     golden, shapes = golden_model.load(f"train_{backbone}_{arch}_2x128x160"), entries(backbone, arch)
     model, variables = golden_model.golden_model(backbone, arch)
     optimizer = create_optimizer(6e-5, 0.01)
@@ -80,7 +81,7 @@ def test_three_steps_equal_the_authors(backbone, arch, later_loss):
         if k == 0:
             check_first_step(aux, golden, shapes)
             found = norms(grads, names, shapes)
-            np.testing.assert_allclose(found[moving], golden["grad_norm_f64"][0][moving], rtol=2e-4)
+            np.testing.assert_allclose(found[moving], golden["grad_norm_f64"][0][moving], rtol=_FLIP)
             assert found[~moving].max(initial=0.0) < 1e-7
         check_loss(aux["metrics"], golden, k, later_loss)
         if k in (0, 2):
@@ -91,21 +92,23 @@ def test_three_steps_equal_the_authors(backbone, arch, later_loss):
     check_buffers(batch_stats, golden, 3, shapes, 5e-3)
 
 
-@pytest.mark.parametrize("arch", ["alpha", "beta", "basic"])
-def test_modulations_equal_the_authors(arch):
+@pytest.mark.parametrize(("arch", "parameters"), [
+    ("alpha", 34), ("beta", 22), ("basic", 18), ("nodepth", 9)])
+def test_variants_equal_the_authors(arch, parameters):
     """Loss, outputs, buffers and the decoder's gradients; the encoders' are compiled once, above."""
     golden, shapes = golden_model.load(f"train_mit_b1_{arch}_2x128x160"), entries("mit_b1", arch)
     model, variables = golden_model.golden_model("mit_b1", arch)
 
+    @jax.jit
     @functools.partial(jax.grad, has_aux=True)
-    def decoder_gradient(decode_head, batch):
+    def decoder_gradient(decode_head, variables, batch):
         return loss_fn(variables["params"] | {"decode_head": decode_head}, variables["batch_stats"],
                        batch, jax.random.key(0), model=model, depth_weight=_DEPTH_WEIGHT)
 
-    grads, aux = jax.jit(decoder_gradient)(variables["params"]["decode_head"], batch(0))
+    grads, aux = decoder_gradient(variables["params"]["decode_head"], variables, batch(0))
     check_first_step(aux, golden, shapes)
     expected = dict(zip(golden["names"], golden["grad_norm_f64"][0], strict=True))
     names = [n for n in expected if n.startswith("decode_head.") and expected[n] > 1e-12]
-    assert len(names) > 20
+    assert len(names) == parameters
     np.testing.assert_allclose(norms({"decode_head": grads}, names, shapes),
-                               [expected[name] for name in names], rtol=1e-3)
+                               [expected[name] for name in names], rtol=_FLIP)

@@ -9,9 +9,9 @@ from dattt_jax.models.dattt import DATTT, Features
 Array = jax.Array
 
 # Pixels per encoder call on the CPU, where activations that stay in the caches are worth more than large
-# matrix products. Measured on 4 cores, MiT-b1, a TTT step on 16 images of 512²: 1 image per call 6.4 s and
-# 1.8 GB, 2 images 7.9 s and 2.9 GB, the whole batch more than 23 GB; MiT-b0 at 128² is fastest with 4.
-_CPU_PIXELS = 4 * 128 * 128
+# matrix products: one 512×512 image, or as many smaller ones. Measured on 4 cores, MiT-b1, a TTT step on 16
+# images of 512²: 1 image per call 6.4 s and 1.8 GB, 2 images 7.9 s and 2.9 GB, all at once above 23 GB.
+_CPU_PIXELS = 512 * 512
 
 
 def images_per_call(height: int, width: int) -> int | None:

@@ -26,7 +26,7 @@ class Linear(nn.Module):
     def setup(self) -> None:
         """Creates the layers."""
         shape = (self.in_features, self.features)
-        self.kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), shape)
+        self.kernel = self.param("kernel", nn.initializers.normal(0.02), shape)
         if self.use_bias:
             self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
 

@@ -81,7 +81,7 @@ class WindowAttention(nn.Module):
     def __call__(self, x: Array, mask: np.ndarray | None) -> Array:
         """X [B, windows, 49, C], mask [windows, 49, 49] or None -> [B, windows, 49, C]."""
         batch, windows, tokens, dim = x.shape
-        table = self.param("relative_position_bias_table", nn.initializers.truncated_normal(0.02),
+        table = self.param("relative_position_bias_table", nn.initializers.normal(0.02),
                            ((2 * _WINDOW - 1) ** 2, self.heads))
         bias = table[relative_position_index().reshape(-1)].reshape(tokens, tokens, self.heads)
         bias = bias.transpose(2, 0, 1)

@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN ?= runs/demo
+STRATEGY ?= mwi
+
+BIN := $(VENV)/bin
+DEMO := $(BIN)/python main.py --config=configs/demo.py
+
+.PHONY: demo segment test lint clean
+
+# The marker is newer than the files that say what to install, or the environment is made again.
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+# Trains the small network on synthetic video and compares strategies on shifted, held-out clips.
+demo: $(VENV)/installed
+	$(DEMO) --mode=train --workdir=$(RUN)/train
+	$(DEMO) --mode=eval --workdir=$(RUN)/eval --config.init=$(RUN)/train
+
+# Segments a clip with the weights the demo made: make segment CLIP=video.mp4 [STRATEGY=ltv]
+segment: $(VENV)/installed
+	@test -n "$(CLIP)" || { echo "error: name a clip: make segment CLIP=video.mp4" >&2; exit 2; }
+	@test -d $(RUN)/train/checkpoints || $(DEMO) --mode=train --workdir=$(RUN)/train
+	$(DEMO) --mode=segment --config.init=$(RUN)/train --config.segment.input="$(CLIP)" \
+		--config.ttt.strategy=$(STRATEGY) --workdir=runs/segment/$(notdir $(basename $(CLIP)))
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) runs
