@@ -23,9 +23,12 @@ MODES = {
 }
 
 FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file("config", "configs/dattt_mit_b1.py", "The experiment.", lock_config=True)
-flags.DEFINE_enum("mode", None, list(MODES), "What to do.", required=True)
-flags.DEFINE_string("workdir", None, "Folder for everything this run writes.", required=True)
+# No default: ml_collections would read it, with the overrides of the command line, while defining the flag.
+config_flags.DEFINE_config_file("config", None, "The experiment, for example configs/demo.py.",
+                                lock_config=True)
+flags.DEFINE_enum("mode", None, list(MODES), "What to do.")
+flags.DEFINE_string("workdir", None, "Folder for everything this run writes.")
+flags.mark_flags_as_required(["config", "mode", "workdir"])
 
 
 def set_up_jax(cache_dir: str) -> None:
@@ -49,13 +52,14 @@ def main(argv: list[str]) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the flags; a field that `--config` does not have is a UserError with the nearest name."""
+    """Parses the flags; what is wrong with them is one line, with the nearest name of an unknown field."""
     try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError) as error:
-        raise UserError(f"--config: {str(error).strip(chr(34))}") from error
-    except FileNotFoundError as error:
-        raise UserError(f"--config: {error.filename or error} does not exist") from error
+        return FLAGS(argv)
+    except OSError as error:
+        path = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
+        raise UserError(f"--config: {path} does not exist") from error
+    except (flags.Error, AttributeError, KeyError) as error:
+        raise UserError(" ".join(str(error).replace("\\n", " ").replace("\\'", "'").split())) from error
 
 
 def run() -> None:

@@ -93,16 +93,16 @@ class CheckpointStore:
 
         Args:
             step: optimiser steps done; a step that is already on disk is not written again.
-            variables: {'params': …, 'batch_stats': …}.
-            optimizer: pytree of arrays, whatever training needs beside the variables.
+            variables: {'params': …, 'batch_stats': …}, the same on all devices.
+            optimizer: whatever else training needs, a pytree of arrays, the same on all devices.
             data: the iterator, positioned after the batch of this step.
         """
         if step == self._manager.latest_step():
             return
-        items = {_VARIABLES: ocp.args.StandardSave(variables),
+        items = {_VARIABLES: ocp.args.StandardSave(_first_replica(variables)),
                  _MODEL: ocp.args.JsonSave(self._model_config.to_dict())}
         if optimizer is not None:
-            items[_OPTIMIZER] = ocp.args.StandardSave(optimizer)
+            items[_OPTIMIZER] = ocp.args.StandardSave(_first_replica(optimizer))
         if data is not None:
             items[_DATA] = grain.checkpoint.CheckpointSave(data)
         with _full_disk_told(self._folder):
@@ -265,6 +265,11 @@ def _quiet_orbax() -> None:
 
 def _not_orbax_info(record: logging.LogRecord) -> bool:
     return record.levelno > logging.INFO or "/orbax/" not in record.pathname
+
+
+def _first_replica(tree: Any) -> Any:
+    """One device's copy, without copying; of replicated arrays Orbax would cut a slice per device."""
+    return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
 
 
 def _as_numpy(template: Any) -> Any:

@@ -2,12 +2,18 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiling is most of the suite's time and many tests build the same small networks: programs compiled in
+# this session are kept in a folder of its own, for the commands that tests start too.
+_CACHE = tempfile.TemporaryDirectory(prefix="dattt_jax_test_programs_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from absl import flags

@@ -29,7 +29,7 @@ from dattt_jax.train import (
     train,
 )
 from dattt_jax.train_log import TrainLog
-from dattt_jax.variables import random_variables, variable_shapes
+from dattt_jax.variables import variable_shapes
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +46,14 @@ def tiny_config():
     config.train.update({"batch_size": 4, "synthetic_samples": 12, "epochs": 2, "save_steps": 4,
                          "log_steps": 2})
     return config
+
+
+def filled(model_config, seed=0):
+    """Random variables of a sensible size, without compiling the initialisation."""
+    rng = np.random.default_rng(seed)
+    flat = {key: rng.normal(1.0 if key[-1] in ("scale", "var") else 0.0, 0.1, s.shape).astype(np.float32)
+            for key, s in traverse_util.flatten_dict(variable_shapes(model_config)).items()}
+    return traverse_util.unflatten_dict(flat)
 
 
 def assert_equal_trees(a, b):
@@ -68,12 +76,13 @@ def test_learning_rate_is_a_cosine_per_epoch():
 
 
 def test_weight_decay_reaches_every_parameter():
-    params = random_variables(tiny_config().model, 0)["params"]
-    params = jax.tree.map(lambda x: x + 1, params)  # biases too
+    params = {name: jnp.full(shape, 3.0) for name, shape in
+              (("kernel", (2, 3)), ("bias", (3,)), ("scale", (3,)), ("bias_table", (4, 2)))}
     optimizer = create_optimizer(0.5, 0.01)
-    updates, _ = optimizer.update(jax.tree.map(np.zeros_like, params), optimizer.init(params), params)
-    jax.tree.map(lambda u, p: np.testing.assert_allclose(u, -0.5 * 0.01 * p, rtol=1e-6),
-                 updates, params)
+    gradient = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    for update in updates.values():
+        np.testing.assert_allclose(update, -0.5 * 0.01 * 3, rtol=1e-6)
 
 
 def random_batch(seed, size):
@@ -90,7 +99,7 @@ def test_four_devices_equal_one_and_compile_once(caplog):
     """With SGD, which shows a gradient's size as Adam does not."""
     model_config = tiny_config().model
     model_config.drop_path = 0.0  # drawn per device
-    initial = random_variables(model_config, 0)
+    initial = filled(model_config)
     traces = []
 
     def augment(key, batch):
@@ -128,6 +137,17 @@ def test_four_devices_equal_one_and_compile_once(caplog):
 
 def test_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     config = tiny_config()
+    save_variables(tmp_path / "weights", filled(config.model), config.model)
+    config.init = str(tmp_path / "weights")
+    # The runs share their compiled step, as they would share the compile cache.
+    steps = []
+
+    def shared_step(*args, **kwargs):
+        if not steps:
+            steps.append(parallel_step(*args, **kwargs))
+        return steps[0]
+
+    monkeypatch.setattr(train_module, "parallel_step", shared_step)
     whole = train(config, tmp_path / "whole")
     assert int(whole.step) == 6
     assert [line["step"] for line in lines(tmp_path / "whole")] == [2, 4, 6]
@@ -155,15 +175,16 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypat
     assert_equal_trees(train(config, tmp_path / "cut"), whole)
 
 
-def test_order_of_start_modes(tmp_path):
+def test_order_of_start_modes(tmp_path, monkeypatch):
     config, optimizer = tiny_config(), create_optimizer(1e-3, 0.0)
+    monkeypatch.setattr(train_module, "random_variables", filled)
 
     def start(store):
         return train_module._start_state(config, optimizer, store, data=None)
 
     with CheckpointStore(tmp_path / "run", config.model, keep=1) as store:
-        assert_equal_trees(start(store).variables, random_variables(config.model, config.seed))
-        given = jax.tree.map(lambda s: np.full(s.shape, 0.5, np.float32), variable_shapes(config.model))
+        assert_equal_trees(start(store).variables, filled(config.model, config.seed))
+        given = filled(config.model, 7)
         save_variables(tmp_path / "weights", given, config.model)
         config.init = str(tmp_path / "weights")
         state = start(store)
@@ -233,3 +254,16 @@ def test_state_is_a_pytree_of_arrays():
     state = TrainState(step=1, params={"a": 2}, batch_stats={}, opt_state=(3,))
     assert jax.tree.leaves(state) == [1, 2, 3]
     assert state.variables == {"params": {"a": 2}, "batch_stats": {}}
+
+
+@pytest.mark.parametrize(("field", "axis_name"), [(True, "batch"), (False, None)])
+def test_synchronised_batchnorm_is_a_choice(tmp_path, monkeypatch, field, axis_name):
+    config = tiny_config()
+    config.train.sync_batchnorm = field
+
+    def stop_here(model_config, *, axis_name):
+        raise UserError(f"axis {axis_name}")
+
+    monkeypatch.setattr(train_module, "create_model", stop_here)
+    with pytest.raises(UserError, match=f"axis {axis_name}"):
+        train(config, tmp_path)

@@ -1,0 +1,81 @@
+"""The command line, as a user meets it."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from configs import base
+
+ROOT = Path(__file__).parent.parent
+
+
+def main(*arguments):
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    return subprocess.run([sys.executable, ROOT / "main.py", *arguments], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--config.ttt.stpes=3"], 'Did you mean "steps"'),
+    (["--config.segmnet.input=x"], 'Did you mean "segment"'),
+    (["--config=configs/nothing.py"], "configs/nothing.py does not exist"),
+    (["--config.segment.input=nowhere.mp4"], "nowhere.mp4"),
+    (["--config.ttt.steps=ten"], "config.ttt.steps"),
+    (["clip.mp4"], "'clip.mp4' is not a flag"),
+    (["--mode=fly"], "train|segment|eval"),
+    (["--colour=red"], "colour"),
+])
+def test_a_mistake_gives_one_line_and_status_2(arguments, message, tmp_path):
+    if not any(a.startswith("--config=") for a in arguments):
+        arguments = ["--config=configs/demo.py", *arguments]
+    done = main("--mode=segment", f"--workdir={tmp_path}", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_score_runs_from_the_command_line(tmp_path):
+    for folder in ("pred", "gt"):
+        (tmp_path / folder / "cat").mkdir(parents=True)
+        for t in range(4):
+            mask = np.zeros((20, 30), np.uint8)
+            mask[5:15, 5 : 15 + t] = 255
+            Image.fromarray(mask).save(tmp_path / folder / "cat" / f"{t:05d}.png")
+    done = main("--mode=score", "--config=configs/score.py", f"--config.score.pred={tmp_path / 'pred'}",
+                f"--config.score.gt={tmp_path / 'gt'}", "--config.score.protocol=davis16",
+                f"--workdir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert "100.00" in done.stdout
+    assert (tmp_path / "out" / "results.json").exists()
+
+
+def leaves(config, path=()):
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from leaves(value, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def test_every_field_is_read_somewhere():
+    sources = "\n".join(p.read_text() for folder in ("dattt_jax", "input_pipeline")
+                        for p in (ROOT / folder).rglob("*.py")) + (ROOT / "main.py").read_text()
+    unread = [".".join(path) for path in leaves(base.get_config())
+              if path[0] not in ("model", "synthetic") and f".{path[-1]}" not in sources]
+    assert unread == []
+
+
+def test_every_config_loads_and_adds_no_field_of_its_own():
+    known = set(leaves(base.get_config()))
+    for path in (ROOT / "configs").glob("*.py"):
+        if path.stem != "__init__":
+            config = importlib.import_module(f"configs.{path.stem}").get_config()
+            assert set(leaves(config)) == known, path

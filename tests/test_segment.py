@@ -1,0 +1,177 @@
+"""`--mode=segment` on real files, with a tiny network."""
+
+import json
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from golden_model import random_variables
+from PIL import Image
+
+from configs import demo
+from dattt_jax.checkpoints import save_variables
+from dattt_jax.errors import UserError
+from dattt_jax.inference import encode_flow, load_network, predict_probability, to_mask
+from dattt_jax.segment import segment
+from input_pipeline.flow import create_flow, flow_renderings
+from input_pipeline.video_io import open_video
+from input_pipeline.writers import VideoWriter
+
+SIZE = (45, 70)
+FRAMES = 5
+
+
+def moving_square():
+    """Frames of a bright square that moves over noise."""
+    rng = np.random.default_rng(0)
+    background = rng.integers(0, 120, (*SIZE, 3), dtype=np.uint8)
+    for t in range(FRAMES):
+        frame = background.copy()
+        frame[10:25, 5 + 4 * t : 20 + 4 * t] = 250
+        yield frame
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    config = demo.get_config()
+    config.input_size = (32, 32)
+    config.model.decoder_features = 8
+    config.ttt.steps, config.ttt.batch_size = 2, 2
+    config.ttt.learning_rate = 1e-3  # large, so that adaptation shows in a mask
+    config.init = str(tmp_path_factory.mktemp("weights"))
+    save_variables(config.init, random_variables(config.model), config.model)
+    return config
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip") / "walk"
+    folder.mkdir()
+    for t, frame in enumerate(moving_square()):
+        Image.fromarray(frame).save(folder / f"shot {t:03d}.png")
+    return folder
+
+
+def run(config, clip, workdir, **fields):
+    config = config.copy_and_resolve_references()
+    config.segment.input = str(clip)
+    config.update_from_flattened_dict(fields)
+    return segment(config, workdir)
+
+
+def masks(workdir):
+    return {p.stem: cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in sorted((workdir / "masks").iterdir())}
+
+
+def test_every_frame_gets_a_mask_of_its_name_and_size(config, clip, tmp_path):
+    summary = run(config, clip, tmp_path, **{"ttt.strategy": "base", "segment.save_probability": True})
+    written = masks(tmp_path)
+    assert list(written) == [f"shot {t:03d}" for t in range(FRAMES)]
+    for name, mask in written.items():
+        assert mask.shape == SIZE
+        assert set(np.unique(mask)) <= {0, 255}
+        soft = cv2.imread(str(tmp_path / "probability" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(mask[soft > 129], 255)
+        np.testing.assert_array_equal(mask[soft < 127], 0)
+    assert len(open_video(tmp_path / "overlay.mp4")) == FRAMES
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["masks", "overlay.mp4", "probability",
+                                                          "summary.json"]
+    assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    assert set(summary["seconds"]) == {"decode", "flow", "ttt", "predict", "write", "overlay", "compile",
+                                       "total"}
+    assert summary["seconds"]["ttt"] == 0
+
+
+def test_base_is_the_network_applied_to_each_frame(config, clip, tmp_path):
+    run(config, clip, tmp_path, **{"ttt.strategy": "base"})
+    network = load_network(config)
+    pairs = list(flow_renderings(moving_square(), create_flow("dis"), "repeat"))
+    image, flow = (np.stack(x) for x in zip(*pairs, strict=True))
+
+    @jax.jit
+    def predict(variables, image, flow):
+        features = encode_flow(network.model, variables, flow, network.input_size)
+        return predict_probability(network.model, variables, image, features, network.input_size)
+
+    expected = to_mask(np.asarray(predict(network.variables, image, flow)))
+    for mask, reference in zip(masks(tmp_path).values(), expected, strict=True):
+        assert np.mean((mask == 255) != reference) < 0.002  # rounding at the threshold
+    assert 0 < expected.mean() < 1
+
+
+def test_the_same_seed_gives_the_same_masks_whatever_the_chunk(config, clip, tmp_path):
+    fields = {"ttt.strategy": "mwi", "segment.overlay": False}
+    summary = run(config, clip, tmp_path / "a", **fields)
+    again = run(config, clip, tmp_path / "b", **fields, **{"ttt.chunk": 3})
+    assert summary["steps"] == 2
+    assert [len(losses) for losses in summary["losses"].values()] == [2] * FRAMES
+    assert summary["losses"] == again["losses"]
+    for name, mask in masks(tmp_path / "a").items():
+        np.testing.assert_array_equal(mask, masks(tmp_path / "b")[name])
+
+
+def test_several_passes_in_groups_leave_no_temporary_files(config, clip, tmp_path):
+    summary = run(config, clip, tmp_path, **{"ttt.strategy": "grouped_ltv", "ttt.groups": 2,
+                                             "segment.overlay": False})
+    assert [len(losses) for losses in summary["losses"].values()] == [2] * FRAMES
+    assert len({losses[0] for losses in summary["losses"].values()}) == FRAMES
+    assert list(masks(tmp_path)) == [f"shot {t:03d}" for t in range(FRAMES)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["masks", "summary.json"]
+
+
+def test_a_portrait_mp4_and_the_drop_rule(config, tmp_path):
+    path = tmp_path / "phone.mp4"
+    with VideoWriter(path, 30, (64, 36)) as writer:
+        for t in range(4):
+            frame = np.zeros((64, 36, 3), np.uint8)
+            frame[8 + 6 * t : 30 + 6 * t, 10:20] = 255
+            writer.write(frame)
+    summary = run(config, path, tmp_path / "out", **{"ttt.strategy": "base", "flow.last_frame": "drop"})
+    written = masks(tmp_path / "out")
+    assert list(written) == ["00000", "00001", "00002"]
+    assert {m.shape for m in written.values()} == {(64, 36)}
+    assert summary["frames"] == len(open_video(tmp_path / "out" / "overlay.mp4")) == 3
+
+
+def test_one_frame_is_refused(config, tmp_path):
+    (tmp_path / "clip").mkdir()
+    Image.fromarray(next(moving_square())).save(tmp_path / "clip" / "a.png")
+    with pytest.raises(UserError, match="clip has one frame: motion needs at least two"):
+        run(config, tmp_path / "clip", tmp_path / "out")
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"segment.input": ""}, "config.segment.input is empty"),
+    ({"segment.input": "missing.mp4"}, "missing.mp4"),
+    ({"init": ""}, "config.init is empty"),
+    ({"init": "nowhere"}, "nowhere does not exist"),
+    ({"ttt.strategy": "fast"}, "config.ttt.strategy: 'fast' is not one of"),
+    ({"flow.method": "raft"}, "raft"),
+    ({"model.backbone": "mit_b1"}, "made with backbone mit_b0, config.model.backbone is mit_b1"),
+])
+def test_what_a_user_can_get_wrong_is_told_in_one_line(config, clip, tmp_path, fields, message):
+    with pytest.raises(UserError, match=message) as caught:
+        run(config, clip, tmp_path, **fields)
+    assert "\n" not in str(caught.value)
+
+
+def test_adapting_without_a_depth_decoder_is_refused(config, clip, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.model.depth = False
+    config.init = str(tmp_path / "weights")
+    save_variables(config.init, random_variables(config.model), config.model)
+    with pytest.raises(UserError, match="needs the depth decoder"):
+        run(config, clip, tmp_path / "out")
+    run(config, clip, tmp_path / "out", **{"ttt.strategy": "base"})
+    assert len(masks(tmp_path / "out")) == FRAMES
+
+
+def test_weights_that_are_not_finite_are_told(config, clip, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.init = str(tmp_path / "weights")
+    variables = random_variables(config.model)
+    variables["params"]["decode_head"]["vos_head"]["linear_pred"]["bias"][:] = np.nan
+    save_variables(config.init, variables, config.model)
+    with pytest.raises(UserError, match="prediction of frame shot 000 is not finite"):
+        run(config, clip, tmp_path / "out", **{"ttt.strategy": "base"})
