@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dattt_jax.errors import UserError
+from dattt_jax.host_memory import keep_freed_memory
 
 # mode -> module:function; each takes (config, workdir).
 MODES = {
@@ -32,9 +33,10 @@ flags.mark_flags_as_required(["config", "mode", "workdir"])
 
 
 def set_up_jax(cache_dir: str) -> None:
-    """Turns on the compilation cache; `cache_dir` is `config.compile_cache_dir`, '' leaves it off."""
+    """Allocator, and the compilation cache in `config.compile_cache_dir`; '' leaves the cache off."""
     import jax
 
+    keep_freed_memory()
     if cache_dir:
         folder = Path(cache_dir).expanduser()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # compiled programs are code: nobody else's

@@ -19,10 +19,12 @@ def get_config() -> ConfigDict:
     config.model.decoder_features = 64
     config.model.drop_path = 0.0  # the network is too small to need it
     config.synthetic.size = (128, 128)
-    config.synthetic.num_frames = 8
+    config.synthetic.num_frames = 6
+    config.ttt.batch_size = 4
+    config.eval.clips = 4
     config.train.batch_size = 16
     config.train.epochs = 4
-    config.train.synthetic_samples = 3200
+    config.train.synthetic_samples = 1600
     config.train.learning_rate = 1e-3
     config.train.final_learning_rate = 1e-5
     return config

@@ -18,7 +18,6 @@ import numpy as np
 import optax
 from absl import logging
 from flax import struct
-from input_pipeline.loader import make_loader
 
 from dattt_jax import losses
 from dattt_jax.augment import train_augment
@@ -30,6 +29,7 @@ from dattt_jax.progress import Progress
 from dattt_jax.signals import StopSignals
 from dattt_jax.train_log import TrainLog
 from dattt_jax.variables import Variables, random_variables, variable_shapes
+from input_pipeline.loader import make_loader
 from input_pipeline.synthetic import SyntheticConfig, SyntheticTrainSource
 
 Array = jax.Array
