@@ -1,7 +1,6 @@
-r"""Scoring a folder of masks: `--mode=score` needs no network; set `config.score.pred` and `.gt`.
+"""Scoring a folder of masks: `--mode=score` needs no network, only two folders and a protocol.
 
-    python main.py --mode=score --config=configs/score.py --config.score.pred=DIR --config.score.gt=DIR \
-        --config.score.protocol=davis16 --workdir=OUT
+    python main.py --mode=score --config=configs/score.py --workdir=OUT --config.score.pred=DIR ...
 """
 
 from ml_collections import ConfigDict

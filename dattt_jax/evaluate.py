@@ -20,7 +20,7 @@ from dattt_jax.inference import Network, load_network, to_mask
 from dattt_jax.metrics.protocols import get_protocol
 from dattt_jax.metrics.scoring import FrameScore, FrameScorer, summarize
 from dattt_jax.progress import Progress
-from dattt_jax.ttt import create_strategy
+from dattt_jax.ttt import Engine, Strategy, create_strategy
 from dattt_jax.visualize import contact_sheet, overlay, save_image
 from input_pipeline.clip import FlowClip
 from input_pipeline.eval_videos import EvalVideo, folder_videos, synthetic_videos
@@ -57,12 +57,12 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     _check_settings(config, workdir)
     protocol = get_protocol(config.eval.protocol)
     network = load_network(config)
-    scores: dict[str, dict[str, dict[str, FrameScore]]] = {}
-    for name in config.eval.strategies:
-        scores[name] = {}
-        runner = _Runner(config, workdir, network, name)
-        for video in eval_videos(config):
-            scores[name][video.name] = runner.scores(video)
+    strategies = {name: create_strategy(name, steps=config.ttt.steps, groups=config.ttt.groups)
+                  for name in config.eval.strategies}
+    adapts = any(strategy.steps for strategy in strategies.values())
+    runner = _Runner(config, workdir, network, network.engine(config.ttt, adapts=adapts))
+    scores = {name: {video.name: runner.scores(video, name, strategy) for video in eval_videos(config)}
+              for name, strategy in strategies.items()}
     summaries = {name: summarize(per_video, protocol) for name, per_video in scores.items()}
     results = {"data": str(config.eval.data), "init": str(config.init), "strategies": summaries}
     write_json(workdir / "results.json", results)
@@ -84,31 +84,29 @@ def eval_videos(config: ConfigDict) -> Iterator[EvalVideo]:
 
 
 class _Runner:
-    """Runs one strategy on videos, or reads what an earlier run found."""
+    """Runs strategies on videos, or reads what an earlier run found."""
 
-    def __init__(self, config: ConfigDict, workdir: Path, network: Network, name: str) -> None:
-        self._config, self._workdir, self._network, self._name = config, workdir, network, name
-        self._strategy = create_strategy(name, steps=config.ttt.steps, groups=config.ttt.groups)
-        self._engine = network.engine(config.ttt, adapts=self._strategy.steps > 0)
+    def __init__(self, config: ConfigDict, workdir: Path, network: Network, engine: Engine) -> None:
+        self._config, self._workdir, self._network, self._engine = config, workdir, network, engine
 
-    def scores(self, video: EvalVideo) -> dict[str, FrameScore]:
-        """Scores of the annotated frames by name."""
-        record = self._workdir / "videos" / self._name / f"{video.name}.json"
+    def scores(self, video: EvalVideo, name: str, strategy: Strategy) -> dict[str, FrameScore]:
+        """Scores of the annotated frames by name, under the strategy called `name`."""
+        record = self._workdir / "videos" / name / f"{video.name}.json"
         if not record.exists():
-            write_json(record, self._run(video))
+            write_json(record, self._run(video, name, strategy))
         frames = json.loads(record.read_text())["frames"]
-        return {name: FrameScore(**score) for name, score in frames.items()}
+        return {frame: FrameScore(**score) for frame, score in frames.items()}
 
-    def _run(self, video: EvalVideo) -> dict[str, Any]:
-        config, strategy, start = self._config, self._strategy, time.perf_counter()
-        masks = self._workdir / "masks" / self._name / video.name
+    def _run(self, video: EvalVideo, strategy_name: str, strategy: Strategy) -> dict[str, Any]:
+        config, start = self._config, time.perf_counter()
+        masks = self._workdir / "masks" / strategy_name / video.name
         losses = {}
         clip = FlowClip(video.frames, len(video.frame_names), create_flow(config.flow.method),
                         config.flow.last_frame, None if strategy.streams else self._workdir)
         # Every video has random numbers of its own, whatever was run before it.
         key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(video.name.encode()))
         with clip, FrameScorer() as scorer, \
-                Progress(f"{self._name} {video.name}", len(clip) * strategy.passes) as progress:
+                Progress(f"{strategy_name} {video.name}", len(clip) * strategy.passes) as progress:
             for result in self._engine.run(self._network.variables, clip, strategy, key,
                                            on_visited=progress.update):
                 name, mask = video.frame_names[result.index], to_mask(result.probability)
@@ -118,7 +116,7 @@ class _Runner:
                 if target is not None:
                     scorer.submit(video.name, name, mask, target)
             scores = scorer.result()[video.name]
-        with VideoWriter(self._workdir / "overlays" / self._name / f"{video.name}.mp4", video.fps,
+        with VideoWriter(self._workdir / "overlays" / strategy_name / f"{video.name}.mp4", video.fps,
                          mask.shape) as writer:
             for name, frame in zip(video.frame_names[: len(clip)], video.frames, strict=False):
                 writer.write(overlay(frame, read_mask(masks / f"{name}.png")))

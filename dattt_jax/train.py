@@ -25,6 +25,7 @@ from dattt_jax.checkpoints import CheckpointStore, load_variables
 from dattt_jax.errors import UserError
 from dattt_jax.image_ops import normalize, resize_bilinear
 from dattt_jax.models import DATTT, create_model
+from dattt_jax.models.encode import apply_in_pieces
 from dattt_jax.progress import Progress
 from dattt_jax.signals import StopSignals
 from dattt_jax.train_log import TrainLog
@@ -119,9 +120,8 @@ def loss_fn(params: Any, batch_stats: Any, batch: Batch, key: Array, *, model: D
         (loss, {'metrics': {'loss', 'bce', and with depth 'silog'}, 'outputs': the model's logits at
         stride 4, 'batch_stats': updated}).
     """
-    outputs, updates = model.apply(
-        {"params": params, "batch_stats": batch_stats}, batch["image"], batch["flow"], train=True,
-        mutable=["batch_stats"], rngs={"drop_path": key})
+    outputs, updates = apply_in_pieces(
+        model, {"params": params, "batch_stats": batch_stats}, batch["image"], batch["flow"], key)
     size = batch["mask"].shape[1:3]
     bce = losses.binary_cross_entropy(resize_bilinear(outputs["mask"], size), batch["mask"])
     metrics = {"loss": bce, "bce": bce}

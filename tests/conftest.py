@@ -5,6 +5,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from absl import flags
+
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
@@ -16,9 +18,5 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from absl import flags
-
 # Grain reads absl flags when it starts workers; under pytest nobody parses them.
 flags.FLAGS.mark_as_parsed()
-
-GOLDEN = Path(__file__).parent / "golden"

@@ -86,6 +86,14 @@ class DATTT(nn.Module):
             return self.decode_head(fused, train=train)
         return self.decode_head.mask(image_features, fused, train=train)
 
+    def decode(self, image_features: Features, flow_features: Features, *, train: bool = False
+               ) -> dict[str, Array]:
+        """{'mask': logits, 'depth': logits} of features; no 'depth' without the depth decoder."""
+        outputs = {"mask": self.mask_logits(image_features, flow_features, train=train)}
+        if self.depth:
+            outputs["depth"] = self.depth_logits(image_features, train=train)
+        return outputs
+
     def __call__(self, image: Array, flow: Array, train: bool = False) -> dict[str, Array]:
         """Predicts the mask, and the depth where the network has a depth decoder.
 
@@ -98,9 +106,5 @@ class DATTT(nn.Module):
             {'mask': logits, 'depth': logits}, each float32 [B, ceil(H/4), ceil(W/4), 1]; no 'depth' key
             without the depth decoder.
         """
-        image_features = self.encode_image(image, train=train)
-        flow_features = self.encode_flow(flow, train=train)
-        outputs = {"mask": self.mask_logits(image_features, flow_features, train=train)}
-        if self.depth:
-            outputs["depth"] = self.depth_logits(image_features, train=train)
-        return outputs
+        return self.decode(self.encode_image(image, train=train), self.encode_flow(flow, train=train),
+                           train=train)

@@ -54,3 +54,27 @@ def encode(model: DATTT, variables: dict, images: Array, *, method: Callable, tr
     # Inside a scan nothing can merge the recomputation with the first computation, so no barriers are needed.
     keys = jax.random.split(key, batch) if train else None
     return jax.lax.map(jax.checkpoint(encode_one, prevent_cse=False), (images, keys), batch_size=at_once)
+
+
+def apply_in_pieces(model: DATTT, variables: dict, image: Array, flow: Array, key: Array
+                    ) -> tuple[dict[str, Array], dict]:
+    """`model.apply` in training mode with `encode` in the place of the encoders.
+
+    Args:
+        model: the network.
+        variables: its variables.
+        image: normalised frames [B, H, W, 3].
+        flow: normalised flow renderings [B, H, W, 3].
+        key: PRNG key of the drop-path coins.
+
+    Returns:
+        ({'mask', 'depth'} logits as of `DATTT.__call__`, {'batch_stats': updated}).
+    """
+    at_once = images_per_call(*image.shape[1:3])
+    image_key, flow_key = jax.random.split(key)
+    image_features = encode(model, variables, image, method=model.encode_image, train=True, key=image_key,
+                            at_once=at_once)
+    flow_features = encode(model, variables, flow, method=model.encode_flow, train=True, key=flow_key,
+                           at_once=at_once)
+    return model.apply(variables, image_features, flow_features, train=True, method=model.decode,
+                       mutable=["batch_stats"])
