@@ -56,10 +56,13 @@ def main(argv: list[str]) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the flags; what is wrong with them is one line, with the nearest name of an unknown field."""
     try:
-        return FLAGS(argv)
+        rest = FLAGS(argv)
+        FLAGS.config.lock()  # a file that could not be loaded is told on first use
+        return rest
     except OSError as error:
         path = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
-        raise UserError(f"--config: {path} does not exist") from error
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"--config: {path} cannot be loaded: {reason}") from error
     except (flags.Error, AttributeError, KeyError) as error:
         raise UserError(" ".join(str(error).replace("\\n", " ").replace("\\'", "'").split())) from error
 

@@ -17,7 +17,8 @@ def get_config() -> ConfigDict:
     config.seed = 0  # integer; every random choice of a run derives from it
     config.input_size = (512, 512)  # (height, width) in pixels the network sees (section 4.1)
     config.init = ""  # weights to start from: a folder made by --mode=train or --mode=convert; '' = random
-    config.compile_cache_dir = ""  # folder for compiled programs, reused by later runs; '' = off
+    # Folder for compiled programs, reused by later runs; made readable to its user alone; '' = off.
+    config.compile_cache_dir = "~/.cache/dattt_jax"
 
     config.model = ConfigDict()
     config.model.backbone = "mit_b1"  # mit_b0 … mit_b5, swin_t; both encoders have it
@@ -69,8 +70,12 @@ def get_config() -> ConfigDict:
     config.eval.data = "synthetic"  # evaluation source: synthetic, or a folder with frames/ and masks/
     config.eval.strategies = ("base", "n", "mwi", "ltv")  # each is run on every video
     config.eval.clips = 4  # number of held-out synthetic clips
-    config.eval.seed = 1000  # seed of the held-out synthetic clips; never the training seed
+    config.eval.seed = 1000  # of the held-out synthetic clips and of corruptions; never the training seed
     config.eval.shifted = True  # shift the appearance of the synthetic clips away from training
+    # Corrupts the frames (flow is computed from the corrupted ones): name:level as in gaussian_noise:2, or
+    # aoc:0 … aoc:9 of the Robust-VOS benchmark, see input_pipeline/corruptions; '' = clean.
+    config.eval.corruption = ""
+    config.eval.temporally_consistent = False  # one random draw per video instead of one per frame
     config.eval.protocol = "all"  # scoring preset, see dattt_jax/metrics/protocols.py
 
     config.score = ConfigDict()

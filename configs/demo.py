@@ -21,10 +21,10 @@ def get_config() -> ConfigDict:
     config.synthetic.size = (128, 128)
     config.synthetic.num_frames = 6
     config.ttt.batch_size = 4
-    config.eval.clips = 4
-    config.train.batch_size = 16
-    config.train.epochs = 4
-    config.train.synthetic_samples = 1600
+    config.eval.clips = 3
+    config.train.batch_size = 8
+    config.train.epochs = 10  # of 51 steps: the learning rate falls once an epoch
+    config.train.synthetic_samples = 408
     config.train.learning_rate = 1e-3
     config.train.final_learning_rate = 1e-5
     return config

@@ -1,6 +1,8 @@
 """Scoring a folder of masks: `--mode=score` needs no network, only two folders and a protocol.
 
     python main.py --mode=score --config=configs/score.py --workdir=OUT --config.score.pred=DIR ...
+
+`config.score.gt` and `config.score.protocol` complete it.
 """
 
 from ml_collections import ConfigDict

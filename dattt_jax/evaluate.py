@@ -6,12 +6,11 @@ import io
 import json
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -20,16 +19,17 @@ from dattt_jax.inference import Network, load_network, to_mask
 from dattt_jax.metrics.protocols import get_protocol
 from dattt_jax.metrics.scoring import FrameScore, FrameScorer, summarize
 from dattt_jax.progress import Progress
+from dattt_jax.report import report_of_run, strategy_sheet
 from dattt_jax.ttt import Engine, Strategy, create_strategy
-from dattt_jax.visualize import contact_sheet, overlay, save_image
+from dattt_jax.visualize import overlay, save_image
 from input_pipeline.clip import FlowClip
+from input_pipeline.corruptions import corrupt_video, parse_corruptions
 from input_pipeline.eval_videos import EvalVideo, folder_videos, synthetic_videos
-from input_pipeline.flow import create_flow, flow_renderings
+from input_pipeline.flow import create_flow
 from input_pipeline.images import read_mask
 from input_pipeline.synthetic import SyntheticConfig, shifted
 from input_pipeline.writers import VideoWriter, write_bytes, write_json, write_mask
 
-_SHEET_FRAMES = 4  # frames of the first video in the picture
 # What a stored result depends on; a workdir holds the results of one such setting.
 _SETTINGS = ("seed", "input_size", "init", "model", "ttt", "flow", "eval", "synthetic")
 
@@ -44,6 +44,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         videos/<strategy>/<video>.json         scores, losses and time of one video
         results.json, results.csv              J, F and J&F per video and overall, per strategy
         strategies.png                         frames of the first video × strategies
+        report.html                            all of it on one page, see `dattt_jax.report`
 
     A video that has its JSON file is not run again, so that an interrupted evaluation goes on.
 
@@ -67,15 +68,28 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     results = {"data": str(config.eval.data), "init": str(config.init), "strategies": summaries}
     write_json(workdir / "results.json", results)
     _write_csv(workdir / "results.csv", summaries)
-    first = next(eval_videos(config))
-    save_image(workdir / "strategies.png", _strategy_sheet(config, workdir, first))
+    first = next(iter(eval_videos(config)))
+    save_image(workdir / "strategies.png", strategy_sheet(config, workdir, first, list(strategies)))
+    report_of_run(config, workdir, eval_videos(config))
     print(format_table(summaries))
     logging.info("results in %s", workdir)
     return results
 
 
-def eval_videos(config: ConfigDict) -> Iterator[EvalVideo]:
-    """The videos `config.eval` names."""
+def eval_videos(config: ConfigDict) -> Iterable[EvalVideo]:
+    """The videos `config.eval` names, corrupted if it says so."""
+    settings = config.eval
+    videos = _clean_videos(config)
+    if not settings.corruption:
+        return videos
+    (name, level), *more = parse_corruptions([settings.corruption])
+    if more:
+        raise UserError(f"config.eval.corruption={settings.corruption}: give one level, as in {name}:{level}")
+    return (corrupt_video(video, name, level, settings.seed, settings.temporally_consistent,
+                          Path(settings.data).name) for video in videos)
+
+
+def _clean_videos(config: ConfigDict) -> Iterator[EvalVideo]:
     if config.eval.data == "synthetic":
         synthetic = SyntheticConfig(**config.synthetic)
         synthetic = shifted(synthetic) if config.eval.shifted else synthetic
@@ -165,20 +179,3 @@ def format_table(summaries: dict[str, Any]) -> str:
                       for value, measure in zip(values, ("J", "F"), strict=True)]
         lines.append(f"{name:<12} {values[0]:>7.2f} {values[1]:>7.2f} {change[0]:>7} {change[1]:>7}")
     return "\n".join(lines)
-
-
-def _strategy_sheet(config: ConfigDict, workdir: Path, video: EvalVideo) -> np.ndarray:
-    """Frames of a video × (frame, flow, ground truth, one column per strategy): uint8 [h, w, 3]."""
-    shown = set(np.linspace(0, len(video.frame_names) - 1, _SHEET_FRAMES).round().astype(int))
-    pairs = flow_renderings(video.frames, create_flow(config.flow.method), config.flow.last_frame)
-    rows, labels = [], []
-    for i, (name, (frame, flow)) in enumerate(zip(video.frame_names, pairs, strict=False)):
-        if i not in shown:
-            continue
-        target = video.target(name)
-        truth = frame if target is None else overlay(frame, target, color=(40, 200, 40))
-        predicted = [overlay(frame, read_mask(workdir / "masks" / strategy / video.name / f"{name}.png"))
-                     for strategy in config.eval.strategies]
-        rows.append([frame, flow, truth, *predicted])
-        labels.append(name)
-    return contact_sheet(rows, labels, ["frame", "flow", "truth", *config.eval.strategies])

@@ -52,6 +52,7 @@ def test_scores_are_those_of_the_masks_on_disk(config, finished):
                                    np.mean(per_video, axis=0), rtol=1e-9)
     assert json.loads((workdir / "results.json").read_text()) == json.loads(json.dumps(results))
     assert len((workdir / "results.csv").read_text().splitlines()) == 1 + 2 * (2 + 1)
+    assert f"{100 * results['strategies']['n']['J']['mean']:.2f}" in (workdir / "report.html").read_text()
     assert read_image_size(workdir / "strategies.png")[1] > 4 * 64
 
 
@@ -95,3 +96,15 @@ def test_a_folder_with_sparse_masks(config, tmp_path):
     with pytest.raises(UserError, match="frames does not exist"):
         config.eval.data = str(tmp_path / "nothing")
         evaluate(config, tmp_path / "out3")
+
+
+def test_corrupted_frames_are_what_the_network_sees(config):
+    noisy = config.copy_and_resolve_references()
+    noisy.eval.corruption = "gaussian_noise:3"
+    clean, corrupted = (next(iter(eval_videos(c))) for c in (config, noisy))
+    difference = np.stack(list(corrupted.frames)).astype(float) - np.stack(list(clean.frames))
+    assert 20 < difference.std() < 31  # sigma 30, less what clipping takes
+    np.testing.assert_array_equal(clean.target("00001"), corrupted.target("00001"))
+    noisy.eval.corruption = "gaussian_noise"
+    with pytest.raises(UserError, match="give one level"):
+        eval_videos(noisy)

@@ -22,10 +22,15 @@ def main(*arguments):
                           capture_output=True, text=True, check=False)
 
 
+def test_help_is_help():
+    done = main("--help")
+    assert "--workdir" in done.stdout
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--config.ttt.stpes=3"], 'Did you mean "steps"'),
     (["--config.segmnet.input=x"], 'Did you mean "segment"'),
-    (["--config=configs/nothing.py"], "configs/nothing.py does not exist"),
+    (["--config=configs/nothing.py"], "configs/nothing.py cannot be loaded"),
     (["--config.segment.input=nowhere.mp4"], "nowhere.mp4"),
     (["--config.ttt.steps=ten"], "config.ttt.steps"),
     (["clip.mp4"], "'clip.mp4' is not a flag"),
