@@ -20,3 +20,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 # Grain reads absl flags when it starts workers; under pytest nobody parses them.
 flags.FLAGS.mark_as_parsed()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints the parity table of the tests that ran."""
+    import parity
+
+    if parity.LARGEST:
+        terminalreporter.section("largest difference from the authors' numbers")
+        for what, (error, kind) in sorted(parity.LARGEST.items()):
+            terminalreporter.write_line(f"{error:9.2g} {kind}  {what}")

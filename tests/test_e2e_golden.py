@@ -10,6 +10,7 @@ import optax
 import pytest
 from golden import recipe
 from golden_model import golden_model, load
+from parity import check
 
 from dattt_jax import inference
 from dattt_jax.image_ops import normalize
@@ -77,14 +78,12 @@ def test_mwi_gives_the_authors_losses_probabilities_and_scores(network):
     results = list(run(network, "mwi", per_step=True))
     assert len(results) == 14
     losses = [r.losses[r.step - 1] for r, _, _ in results]
-    np.testing.assert_allclose(losses, golden["videottt_ttt_mwi/loss"], atol=1e-5)
+    check("whole MWI loop: losses", losses, golden["videottt_ttt_mwi/loss"], atol=1e-5)
     probability = np.stack([r.probability[::2, ::2] for r, _, _ in results])
     # Adam moves parameters whose gradient is mathematically zero by rounding noise of up to its rate.
-    np.testing.assert_allclose(probability, golden["videottt_ttt_mwi/prob"], atol=1e-4)
-    np.testing.assert_allclose([j for _, j, _ in results], golden["videottt_ttt_mwi/J_call_order"],
-                               atol=1e-4)
-    np.testing.assert_allclose([f for _, _, f in results], golden["videottt_ttt_mwi/F_call_order"],
-                               atol=1e-4)
+    check("whole MWI loop: probabilities", probability, golden["videottt_ttt_mwi/prob"], atol=1e-4)
+    check("whole MWI loop: J", [j for _, j, _ in results], golden["videottt_ttt_mwi/J_call_order"], atol=1e-4)
+    check("whole MWI loop: F", [f for _, _, f in results], golden["videottt_ttt_mwi/F_call_order"], atol=1e-4)
 
 
 def test_base_gives_the_authors_baseline(network):

@@ -9,6 +9,7 @@ import pytest
 from golden import recipe
 from golden_model import golden_model, load, nhwc, random_variables
 from ml_collections import ConfigDict
+from parity import check
 
 from dattt_jax.convert import variable_shapes
 from dattt_jax.errors import UserError
@@ -30,7 +31,7 @@ def test_logits_equal_the_authors(backbone, arch, shape):
     assert set(outputs) == ({"mask"} if arch == "nodepth" else {"mask", "depth"})
     for name, logits in outputs.items():
         # 1e-4 is what is promised; the original's own float32 noise is up to 1.5e-5 (Swin).
-        np.testing.assert_allclose(logits, nhwc(golden[f"{tag}/{name}_f64"]), atol=3e-5)
+        check(f"{backbone}: {name} logits, evaluation", logits, nhwc(golden[f"{tag}/{name}_f64"]), atol=3e-5)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 from golden import recipe
+from parity import check
 from torch_layout import to_torch
 
 from dattt_jax.train import create_optimizer, loss_fn
@@ -40,7 +41,7 @@ def norms(tree, names, shapes):
 
 def check_loss(metrics, golden, k, tolerance):
     depth_term = _DEPTH_WEIGHT * metrics.get("silog", 0.0)
-    np.testing.assert_allclose(metrics["loss"], golden["loss_f64"][k], rtol=tolerance)
+    check("training loss, steps 1-3", metrics["loss"], golden["loss_f64"][k], rtol=tolerance)
     np.testing.assert_allclose(metrics["bce"], golden["loss_bce_f64"][k], rtol=tolerance)
     np.testing.assert_allclose(depth_term, golden["loss_depth_term_f64"][k], rtol=tolerance)
 
@@ -48,7 +49,7 @@ def check_loss(metrics, golden, k, tolerance):
 def check_first_step(aux, golden, shapes):
     check_loss(aux["metrics"], golden, 0, 1e-6)
     for name, logits in aux["outputs"].items():
-        np.testing.assert_allclose(logits, golden_model.nhwc(golden[f"{name}_step1_f64"]), atol=2e-5)
+        check("logits in training mode", logits, golden_model.nhwc(golden[f"{name}_step1_f64"]), atol=2e-5)
     check_buffers(aux["batch_stats"], golden, 1, shapes, 1e-5)
 
 
@@ -81,14 +82,15 @@ def test_three_steps_equal_the_authors(backbone, later_loss):
         if k == 0:
             check_first_step(aux, golden, shapes)
             found = norms(grads, names, shapes)
-            np.testing.assert_allclose(found[moving], golden["grad_norm_f64"][0][moving], rtol=_FLIP)
+            check("training gradient norms, step 1", found[moving], golden["grad_norm_f64"][0][moving],
+                  rtol=_FLIP)
             assert found[~moving].max(initial=0.0) < 1e-7
         check_loss(aux["metrics"], golden, k, later_loss)
         if k in (0, 2):
             delta = jax.tree.map(lambda a, b: np.asarray(a, np.float64) - b, params,
                                  variables["params"])
-            np.testing.assert_allclose(norms(delta, names, shapes)[moving],
-                                       golden[f"delta_norm_step{k + 1}_f64"][moving], rtol=2e-3)
+            check("norms of the weights' change after 1 and 3 AdamW steps", norms(delta, names, shapes)[moving],
+                  golden[f"delta_norm_step{k + 1}_f64"][moving], rtol=2e-3)
     check_buffers(batch_stats, golden, 3, shapes, 5e-3)
 
 

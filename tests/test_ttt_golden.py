@@ -10,6 +10,7 @@ import pytest
 from flax import traverse_util
 from golden import recipe
 from golden_model import golden_model, load, nhwc
+from parity import check
 
 from dattt_jax import inference
 from dattt_jax.convert import torch_name
@@ -60,21 +61,23 @@ def test_three_steps_equal_the_authors(backbone):
         views = nhwc(np.stack(recipe.ttt_pair(k, SHAPE)))
         state, (loss, applied) = step(state, frozen, {"views": views}, jnp.int32(0), jax.random.key(0))
         assert applied
-        np.testing.assert_allclose(loss, golden["loss_f64"][k], rtol=2e-5)
+        check(f"{backbone}: TTT loss, steps 1-3", loss, golden["loss_f64"][k], rtol=2e-5)
         norms = np.array([np.linalg.norm(state.opt_state[1][key]) for key in keys])
         reference = golden["grad_norm_f64"][k]
         # After the first Adam step the noise of its normalised update reaches the gradients.
-        np.testing.assert_allclose(norms[moving], reference[moving], rtol=2e-4 if k == 0 else 3e-3)
+        check(f"{backbone}: TTT gradient norms, step {1 if k == 0 else '2-3'}", norms[moving],
+              reference[moving], rtol=2e-4 if k == 0 else 3e-3)
         if k != 1:
             moved = np.array([np.linalg.norm(state.trainable[key] - start[key]) for key in keys])
             reference = golden[f"delta_norm_step{k + 1}_f64"]
-            np.testing.assert_allclose(moved[moving], reference[moving], rtol=2e-2)
+            check(f"{backbone}: norms of the weights' change after 1 and 3 Adam steps", moved[moving],
+                  reference[moving], rtol=2e-2)
 
     adapted = traverse_util.unflatten_dict({**frozen, **state.trainable})
     image, flow = (nhwc(x) for x in recipe.eval_input((1, *SHAPE[1:])))
     mask = jax.jit(model.apply)(adapted, image, flow)["mask"]
-    np.testing.assert_allclose(mask, nhwc(golden["eval_mask_after_step3_f64"]),
-                               atol=1e-4 if backbone == "mit_b1" else 2e-3)
+    check(f"{backbone}: mask logits after 3 TTT steps", mask, nhwc(golden["eval_mask_after_step3_f64"]),
+          atol=1e-4 if backbone == "mit_b1" else 2e-3)
 
 
 @pytest.mark.parametrize("backbone", ["mit_b1"])
