@@ -14,7 +14,7 @@ from parity import check
 
 from dattt_jax import inference
 from dattt_jax.convert import torch_name
-from dattt_jax.ttt import AdaptState, Problem, adapt_step
+from dattt_jax.ttt import Problem, adapt_step, fresh_state
 from dattt_jax.ttt.objectives.depth_consistency import DepthConsistency
 
 SHAPE = (2, 3, 128, 160)
@@ -49,13 +49,11 @@ def test_three_steps_equal_the_authors(backbone):
     problem = Problem(
         objective=Given(views=None, depth_logits=partial(inference.depth_of_views, model)),
         trainable=inference.is_image_encoder, context=None, predict=None, optimizer=gradient_probe())
-    flat = traverse_util.flatten_dict(variables)
-    start = {k: jnp.asarray(v) for k, v in flat.items() if inference.is_image_encoder(k)}
-    frozen = {k: v for k, v in flat.items() if k not in start}
+    state, frozen = fresh_state(problem, variables)
+    start = dict(state.trainable)
     by_name = {torch_name(key).removeprefix("encoder_image."): key for key in start}
     keys = [by_name[str(name).removeprefix("encoder_image.")] for name in golden["names"]]
     assert len(keys) == len(start)
-    state = AdaptState(start, problem.optimizer.init(start))
     step = jax.jit(partial(adapt_step, problem))
     for k in range(3):
         views = nhwc(np.stack(recipe.ttt_pair(k, SHAPE)))

@@ -126,7 +126,7 @@ class Engine:
             `per_step`, one per frame and step.
         """
         per_step = self._per_step and strategy.steps > 0
-        state = _fresh_state(self._problem, variables)
+        state, _ = fresh_state(self._problem, variables)
         losses = np.zeros((len(frames), strategy.steps), np.float32)
         applied = np.zeros((len(frames), strategy.steps), bool)
         pending = None
@@ -171,18 +171,17 @@ def _collect(visit: Visit, outputs: dict[str, Array], losses: np.ndarray, applie
             yield FrameResult(int(index), step, prediction, losses[index].copy(), applied[index].copy())
 
 
-def _partition(problem: Problem, variables: Variables) -> tuple[FlatVariables, FlatVariables]:
-    """Splits variables into (trainable, frozen) by path."""
+def fresh_state(problem: Problem, variables: Variables) -> tuple[AdaptState, FlatVariables]:
+    """What adaptation starts from.
+
+    Returns:
+        (source weights and an optimiser that has seen nothing, variables that are not trained).
+    """
     flat = traverse_util.flatten_dict(variables)
-    trainable = {path: value for path, value in flat.items() if problem.trainable(path)}
-    return trainable, {path: value for path, value in flat.items() if path not in trainable}
-
-
-def _fresh_state(problem: Problem, variables: Variables) -> AdaptState:
-    """The source weights and an optimiser that has seen nothing."""
-    trainable, _ = _partition(problem, variables)
-    trainable = jax.tree.map(jnp.array, trainable)  # a copy: the state is donated, the source is not
-    return AdaptState(trainable, problem.optimizer.init(trainable))
+    # Copies: the state is donated, the source is not.
+    trainable = {path: jnp.array(value) for path, value in flat.items() if problem.trainable(path)}
+    frozen = {path: value for path, value in flat.items() if path not in trainable}
+    return AdaptState(trainable, problem.optimizer.init(trainable)), frozen
 
 
 def _select(condition: Array, new: AdaptState, old: AdaptState) -> AdaptState:
@@ -236,8 +235,7 @@ def _run_visit(problem: Problem, *, variables: Variables, state: AdaptState, fra
         (carry, {'losses': [chunk, steps], 'applied': [chunk, steps],
         'probability': [chunk, H, W] or [chunk, steps, H, W]}); zeros for padded and unpredicted frames.
     """
-    source = _fresh_state(problem, variables)
-    _, frozen = _partition(problem, variables)
+    source, frozen = fresh_state(problem, variables)
 
     def predict(state: AdaptState, frame: Frame, context: Any) -> Array:
         adapted = traverse_util.unflatten_dict({**frozen, **state.trainable})
