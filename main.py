@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from dattt_jax.config_checks import check_numbers
 from dattt_jax.errors import UserError
 from dattt_jax.host_memory import keep_freed_memory
 
@@ -48,6 +49,11 @@ def main(argv: list[str]) -> None:
     """Runs the mode."""
     if len(argv) > 1:
         raise UserError(f"{argv[1]!r} is not a flag; every option is --name=value")
+    check_numbers(FLAGS.config)
+    try:
+        Path(FLAGS.workdir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir={FLAGS.workdir}: cannot make the folder ({error.strerror})") from error
     set_up_jax(FLAGS.config.compile_cache_dir)
     module, function = MODES[FLAGS.mode].split(":")
     getattr(importlib.import_module(module), function)(FLAGS.config, FLAGS.workdir)
@@ -64,7 +70,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"--config: {path} cannot be loaded: {reason}") from error
     except (flags.Error, AttributeError, KeyError) as error:
-        raise UserError(" ".join(str(error).replace("\\n", " ").replace("\\'", "'").split())) from error
+        text = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").split())
+        raise UserError(f"command line: {text}") from error
 
 
 def run() -> None:

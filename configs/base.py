@@ -76,6 +76,7 @@ def get_config() -> ConfigDict:
     # aoc:0 … aoc:9 of the Robust-VOS benchmark, see input_pipeline/corruptions; '' = clean.
     config.eval.corruption = ""
     config.eval.temporally_consistent = False  # one random draw per video instead of one per frame
+    config.eval.curves = False  # also score every frame after each TTT epoch (Figure 5); slower
     config.eval.protocol = "all"  # scoring preset, see dattt_jax/metrics/protocols.py
 
     config.score = ConfigDict()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -61,11 +62,15 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     strategies = {name: create_strategy(name, steps=config.ttt.steps, groups=config.ttt.groups)
                   for name in config.eval.strategies}
     adapts = any(strategy.steps for strategy in strategies.values())
-    runner = _Runner(config, workdir, network, network.engine(config.ttt, adapts=adapts))
+    engine = network.engine(config.ttt, adapts=adapts, per_step=config.eval.curves)
+    runner = _Runner(config, workdir, network, engine)
     scores = {name: {video.name: runner.scores(video, name, strategy) for video in eval_videos(config)}
               for name, strategy in strategies.items()}
     summaries = {name: summarize(per_video, protocol) for name, per_video in scores.items()}
     results = {"data": str(config.eval.data), "init": str(config.init), "strategies": summaries}
+    if config.eval.curves:
+        results["curves"] = {name: runner.curves(name, list(per_video)) for name, per_video in scores.items()
+                             if strategies[name].steps}
     write_json(workdir / "results.json", results)
     _write_csv(workdir / "results.csv", summaries)
     first = next(iter(eval_videos(config)))
@@ -111,6 +116,13 @@ class _Runner:
         frames = json.loads(record.read_text())["frames"]
         return {frame: FrameScore(**score) for frame, score in frames.items()}
 
+    def curves(self, name: str, videos: list[str]) -> dict[str, list[float]]:
+        """Mean J and F over videos after each TTT epoch (the paper's Figure 5)."""
+        records = [json.loads((self._workdir / "videos" / name / f"{video}.json").read_text())
+                   for video in videos]
+        return {measure: np.mean([record["curves"][measure] for record in records], axis=0).tolist()
+                for measure in ("J", "F")}
+
     def _run(self, video: EvalVideo, strategy_name: str, strategy: Strategy) -> dict[str, Any]:
         config, start = self._config, time.perf_counter()
         masks = self._workdir / "masks" / strategy_name / video.name
@@ -124,19 +136,26 @@ class _Runner:
             for result in self._engine.run(self._network.variables, clip, strategy, key,
                                            on_visited=progress.update):
                 name, mask = video.frame_names[result.index], to_mask(result.probability)
-                losses[name] = [float(x) for x in result.losses]
-                write_mask(masks / f"{name}.png", mask)
                 target = video.target(name)
                 if target is not None:
-                    scorer.submit(video.name, name, mask, target)
-            scores = scorer.result()[video.name]
+                    scorer.submit(str(result.step), name, mask, target)
+                if result.final:
+                    losses[name] = [float(x) for x in result.losses]
+                    write_mask(masks / f"{name}.png", mask)
+            by_step = scorer.result()  # scores of every frame, by the frame's steps before the prediction
+            scores = by_step.get(str(strategy.steps), {})
         with VideoWriter(self._workdir / "overlays" / strategy_name / f"{video.name}.mp4", video.fps,
                          mask.shape) as writer:
             for name, frame in zip(video.frame_names[: len(clip)], video.frames, strict=False):
                 writer.write(overlay(frame, read_mask(masks / f"{name}.png")))
-        return {"frames": {name: dataclasses.asdict(scores[name]) for name in sorted(scores)},
-                "losses": {name: losses[name] for name in sorted(losses)},
-                "seconds": round(time.perf_counter() - start, 3)}
+        record = {"frames": {name: dataclasses.asdict(scores[name]) for name in sorted(scores)},
+                  "losses": {name: losses[name] for name in sorted(losses)},
+                  "seconds": round(time.perf_counter() - start, 3)}
+        if config.eval.curves:
+            steps = [by_step[step].values() for step in sorted(by_step, key=int)]
+            record["curves"] = {measure: [float(np.mean([getattr(score, measure) for score in step]))
+                                          for step in steps] for measure in ("J", "F")}
+        return record
 
 
 def _check_settings(config: ConfigDict, workdir: Path) -> None:

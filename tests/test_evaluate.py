@@ -108,3 +108,15 @@ def test_corrupted_frames_are_what_the_network_sees(config):
     noisy.eval.corruption = "gaussian_noise"
     with pytest.raises(UserError, match="give one level"):
         eval_videos(noisy)
+
+
+def test_curves_end_at_the_reported_scores(config, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.eval.curves, config.eval.strategies, config.eval.clips = True, ("base", "ltv"), 1
+    config.ttt.steps = 2
+    results = evaluate(config, tmp_path)
+    [(strategy, curves)] = results["curves"].items()
+    assert strategy == "ltv"
+    for measure in ("J", "F"):
+        assert len(curves[measure]) == 2
+        assert curves[measure][-1] == pytest.approx(results["strategies"]["ltv"][measure]["mean"])

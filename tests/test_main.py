@@ -34,6 +34,9 @@ def test_help_is_help():
     (["--config.segment.input=nowhere.mp4"], "nowhere.mp4"),
     (["--config.ttt.steps=ten"], "config.ttt.steps"),
     (["clip.mp4"], "'clip.mp4' is not a flag"),
+    (["--config.input_size=(0,128)"], "config.input_size=(0, 128): give (height, width)"),
+    (["--config.ttt.batch_size=0"], "config.ttt.batch_size=0: give 1 or more"),
+    (["--workdir=README.md"], "--workdir=README.md: cannot make the folder"),
     (["--mode=fly"], "train|segment|eval"),
     (["--colour=red"], "colour"),
 ])

@@ -1,0 +1,28 @@
+"""Numbers in a config that no mode can work with."""
+
+from ml_collections import ConfigDict
+
+from dattt_jax.errors import UserError
+
+# Field -> smallest value.
+_AT_LEAST = {
+    "ttt.batch_size": 1, "ttt.chunk": 0, "ttt.learning_rate": 0.0, "train.batch_size": 1,
+    "train.threads": 1, "train.learning_rate": 0.0, "eval.clips": 1,
+}
+_SMALLEST_SIDE = 32  # one token at the last stage
+
+
+def check_numbers(config: ConfigDict) -> None:
+    """Checks sizes and counts; fields with a meaning of their own are checked where they are read.
+
+    Raises:
+        UserError: names the first field that is out of range, and its range.
+    """
+    size = tuple(config.input_size)
+    if len(size) != 2 or any(not isinstance(side, int) or side < _SMALLEST_SIDE for side in size):
+        raise UserError(f"config.input_size={size}: give (height, width), both at least {_SMALLEST_SIDE}")
+    for field, smallest in _AT_LEAST.items():
+        section, name = field.split(".")
+        value = config[section][name]
+        if not value >= smallest:
+            raise UserError(f"config.{field}={value}: give {smallest} or more")
