@@ -25,9 +25,10 @@ demo: $(VENV)/installed
 # Segments a clip with the weights the demo made: make segment CLIP=video.mp4 [STRATEGY=ltv]
 segment: $(VENV)/installed
 	@test -n "$(CLIP)" || { echo "error: name a clip: make segment CLIP=video.mp4" >&2; exit 2; }
-	@test -d $(RUN)/train/checkpoints || $(DEMO) --mode=train --workdir=$(RUN)/train
-	$(DEMO) --mode=segment --config.init=$(RUN)/train --config.segment.input="$(CLIP)" \
-		--config.ttt.strategy=$(STRATEGY) --workdir=runs/segment/$(notdir $(basename $(CLIP)))
+	@ls $(RUN)/train/checkpoints/*/variables >/dev/null 2>&1 || $(DEMO) --mode=train --workdir=$(RUN)/train
+	clip="$(CLIP)"; clip="$${clip%/}"; \
+	$(DEMO) --mode=segment --config.init=$(RUN)/train --config.segment.input="$$clip" \
+		--config.ttt.strategy=$(STRATEGY) --workdir="runs/segment/$$(basename "$$clip")"
 
 test: lint
 	$(BIN)/python -m pytest

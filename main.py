@@ -40,8 +40,12 @@ def set_up_jax(cache_dir: str) -> None:
     keep_freed_memory()
     if cache_dir:
         folder = Path(cache_dir).expanduser()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # compiled programs are code: nobody else's
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # programs are code: nobody else's
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+        except OSError as error:
+            logging.warning("config.compile_cache_dir: cannot make %s (%s); programs are not kept", folder,
+                            error.strerror)
     logging.info("%d × %s", jax.device_count(), jax.devices()[0].device_kind)
 
 
@@ -65,13 +69,13 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = FLAGS(argv)
         FLAGS.config.lock()  # a file that could not be loaded is told on first use
         return rest
-    except OSError as error:
-        path = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UserError(f"--config: {path} cannot be loaded: {reason}") from error
     except (flags.Error, AttributeError, KeyError) as error:
         text = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").split())
         raise UserError(f"command line: {text}") from error
+    except Exception as error:  # whatever executing the config's Python raises
+        path = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"--config: {path} cannot be loaded: {reason}") from error
 
 
 def run() -> None:
@@ -82,6 +86,9 @@ def run() -> None:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
         sys.exit(_fail(str(error)))
+    except KeyboardInterrupt:
+        _fail("interrupted; what was written so far is complete")
+        sys.exit(130)
     except Exception as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.train.depth_weight = 0.1  # λ of BCE + λ·SILog (equation 5)
     config.train.hue = True  # hue jitter of ±18 (of 180) among the photometric operations (authors' code)
     config.train.resize_crop = False  # random resize and crop; commented out in the authors' code
-    config.train.sync_batchnorm = True  # batch statistics over all devices; N devices then equal one
+    config.train.sync_batchnorm = True  # batch statistics over all devices, else per device
     config.train.save_steps = 500  # optimiser steps between checkpoints
     config.train.keep = 2  # newest checkpoints kept
     config.train.log_steps = 20  # optimiser steps between log lines

@@ -206,6 +206,19 @@ def load_variables(path: str | Path,
             epath.Path(folder / _VARIABLES), args=ocp.args.StandardRestore(_as_numpy(template)))
 
 
+def checkpoint_identity(path: str | Path) -> str:
+    """Tells one checkpoint from another in the same place: its folder and when it was written.
+
+    Args:
+        path: as of `load_variables`.
+
+    Raises:
+        UserError: there is no checkpoint at `path`.
+    """
+    folder = _step_folder(path)
+    return f"{folder} of {folder.stat().st_mtime_ns}"
+
+
 def _step_folder(path: str | Path) -> Path:
     """The step's folder that `path` means: itself, or the newest one below it."""
     _quiet_orbax()

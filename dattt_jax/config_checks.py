@@ -6,7 +6,9 @@ from dattt_jax.errors import UserError
 
 # Field -> smallest value.
 _AT_LEAST = {
-    "ttt.batch_size": 1, "ttt.chunk": 0, "ttt.learning_rate": 0.0, "train.batch_size": 1,
+    "model.decoder_features": 1, "model.drop_path": 0.0,
+    "ttt.batch_size": 1, "ttt.chunk": 0, "ttt.learning_rate": 0.0,
+    "eval.seed": 0, "train.batch_size": 1,
     "train.threads": 1, "train.learning_rate": 0.0, "eval.clips": 1,
 }
 _SMALLEST_SIDE = 32  # one token at the last stage
@@ -21,6 +23,10 @@ def check_numbers(config: ConfigDict) -> None:
     size = tuple(config.input_size)
     if len(size) != 2 or any(not isinstance(side, int) or side < _SMALLEST_SIDE for side in size):
         raise UserError(f"config.input_size={size}: give (height, width), both at least {_SMALLEST_SIDE}")
+    if config.seed < 0:
+        raise UserError(f"config.seed={config.seed}: give 0 or more")
+    if config.model.drop_path >= 1:
+        raise UserError(f"config.model.drop_path={config.model.drop_path}: give less than 1")
     for field, smallest in _AT_LEAST.items():
         section, name = field.split(".")
         value = config[section][name]

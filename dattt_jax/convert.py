@@ -27,7 +27,6 @@ from dattt_jax.weight_files import read_state_dict
 Key = tuple[str, ...]
 
 _ENCODERS = ("encoder_image", "encoder_flow")
-_NAMES_SHOWN = 8  # of each kind of mismatch; a wrong network has hundreds
 
 
 def torch_name(key: Key) -> str:
@@ -57,7 +56,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray], model_config: ml_collection
 
     Raises:
         UserError: names the fields of `config.model` that the weights contradict, or the missing,
-            extra, wrong-shaped and unusable entries (the first few of each kind).
+            extra, wrong-shaped and unusable entries (all of them).
     """
     weights = _recognise(state_dict, model_config, strict)
     if not weights.whole:
@@ -207,13 +206,12 @@ def _torch_shape(key: Key, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _report(problems: Mapping[str, list[str]]) -> str:
-    """Every kind of problem there is, with the first names of each."""
+    """Every kind of problem there is, with all names of each."""
     parts = []
     for what, names in problems.items():
         names = list(dict.fromkeys(names))  # a backbone's entries have two places
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         if names:
-            parts.append(f"{what}: {', '.join(names[:_NAMES_SHOWN])}{more}")
+            parts.append(f"{what}: {', '.join(names)}")
     return "; ".join(parts)
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from dattt_jax.checkpoints import checkpoint_identity
 from dattt_jax.errors import UserError
-from dattt_jax.inference import Network, load_network, to_mask
-from dattt_jax.metrics.protocols import get_protocol
+from dattt_jax.inference import Network, load_network, loss_values, to_mask
+from dattt_jax.metrics.protocols import Protocol, get_protocol
 from dattt_jax.metrics.scoring import FrameScore, FrameScorer, summarize
 from dattt_jax.progress import Progress
 from dattt_jax.report import report_of_run, strategy_sheet
@@ -56,24 +56,31 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         UserError: whatever is wrong with the data, the weights, a field or the disk.
     """
     workdir = Path(workdir)
-    _check_settings(config, workdir)
     protocol = get_protocol(config.eval.protocol)
-    network = load_network(config)
-    strategies = {name: create_strategy(name, steps=config.ttt.steps, groups=config.ttt.groups)
+    if not config.eval.strategies:
+        raise UserError("config.eval.strategies is empty: name at least one, for example ('base', 'mwi')")
+    strategies = {name: create_strategy(name, steps=config.ttt.steps, groups=config.ttt.groups,
+                                        field="config.eval.strategies")
                   for name in config.eval.strategies}
+    network = load_network(config)
+    first = next(iter(eval_videos(config)))
+    _claim(config, workdir)
     adapts = any(strategy.steps for strategy in strategies.values())
     engine = network.engine(config.ttt, adapts=adapts, per_step=config.eval.curves)
     runner = _Runner(config, workdir, network, engine)
-    scores = {name: {video.name: runner.scores(video, name, strategy) for video in eval_videos(config)}
-              for name, strategy in strategies.items()}
+    records = {name: {} for name in strategies}
+    for video in eval_videos(config):
+        for name, strategy in strategies.items():
+            records[name][video.name] = runner.record(video, name, strategy)
+    scores = {name: {video: _scores(record["frames"]) for video, record in per_video.items()}
+              for name, per_video in records.items()}
     summaries = {name: summarize(per_video, protocol) for name, per_video in scores.items()}
     results = {"data": str(config.eval.data), "init": str(config.init), "strategies": summaries}
     if config.eval.curves:
-        results["curves"] = {name: runner.curves(name, list(per_video)) for name, per_video in scores.items()
+        results["curves"] = {name: _curves(per_video, protocol) for name, per_video in records.items()
                              if strategies[name].steps}
     write_json(workdir / "results.json", results)
     _write_csv(workdir / "results.csv", summaries)
-    first = next(iter(eval_videos(config)))
     save_image(workdir / "strategies.png", strategy_sheet(config, workdir, first, list(strategies)))
     report_of_run(config, workdir, eval_videos(config))
     print(format_table(summaries))
@@ -108,20 +115,12 @@ class _Runner:
     def __init__(self, config: ConfigDict, workdir: Path, network: Network, engine: Engine) -> None:
         self._config, self._workdir, self._network, self._engine = config, workdir, network, engine
 
-    def scores(self, video: EvalVideo, name: str, strategy: Strategy) -> dict[str, FrameScore]:
-        """Scores of the annotated frames by name, under the strategy called `name`."""
-        record = self._workdir / "videos" / name / f"{video.name}.json"
-        if not record.exists():
-            write_json(record, self._run(video, name, strategy))
-        frames = json.loads(record.read_text())["frames"]
-        return {frame: FrameScore(**score) for frame, score in frames.items()}
-
-    def curves(self, name: str, videos: list[str]) -> dict[str, list[float]]:
-        """Mean J and F over videos after each TTT epoch (the paper's Figure 5)."""
-        records = [json.loads((self._workdir / "videos" / name / f"{video}.json").read_text())
-                   for video in videos]
-        return {measure: np.mean([record["curves"][measure] for record in records], axis=0).tolist()
-                for measure in ("J", "F")}
+    def record(self, video: EvalVideo, name: str, strategy: Strategy) -> dict[str, Any]:
+        """Scores, losses and time of a video under the strategy called `name`."""
+        path = self._workdir / "videos" / name / f"{video.name}.json"
+        if not path.exists():
+            write_json(path, self._run(video, name, strategy))
+        return json.loads(path.read_text())
 
     def _run(self, video: EvalVideo, strategy_name: str, strategy: Strategy) -> dict[str, Any]:
         config, start = self._config, time.perf_counter()
@@ -135,34 +134,46 @@ class _Runner:
                 Progress(f"{strategy_name} {video.name}", len(clip) * strategy.passes) as progress:
             for result in self._engine.run(self._network.variables, clip, strategy, key,
                                            on_visited=progress.update):
-                name, mask = video.frame_names[result.index], to_mask(result.probability)
+                name = video.frame_names[result.index]
+                mask = to_mask(result.probability, name)
                 target = video.target(name)
                 if target is not None:
                     scorer.submit(str(result.step), name, mask, target)
                 if result.final:
-                    losses[name] = [float(x) for x in result.losses]
+                    losses[name] = loss_values(result.losses)
                     write_mask(masks / f"{name}.png", mask)
-            by_step = scorer.result()  # scores of every frame, by the frame's steps before the prediction
-            scores = by_step.get(str(strategy.steps), {})
+            by_step = scorer.result()  # {steps before the prediction: {frame: score}}
         with VideoWriter(self._workdir / "overlays" / strategy_name / f"{video.name}.mp4", video.fps,
                          mask.shape) as writer:
             for name, frame in zip(video.frame_names[: len(clip)], video.frames, strict=False):
                 writer.write(overlay(frame, read_mask(masks / f"{name}.png")))
-        record = {"frames": {name: dataclasses.asdict(scores[name]) for name in sorted(scores)},
-                  "losses": {name: losses[name] for name in sorted(losses)},
-                  "seconds": round(time.perf_counter() - start, 3)}
-        if config.eval.curves:
-            steps = [by_step[step].values() for step in sorted(by_step, key=int)]
-            record["curves"] = {measure: [float(np.mean([getattr(score, measure) for score in step]))
-                                          for step in steps] for measure in ("J", "F")}
-        return record
+        steps = {step: {frame: dataclasses.asdict(scores[frame]) for frame in sorted(scores)}
+                 for step, scores in by_step.items()}
+        return {"frames": steps.get(str(strategy.steps), {}), "steps": steps if config.eval.curves else {},
+                "losses": {name: losses[name] for name in sorted(losses)},
+                "seconds": round(time.perf_counter() - start, 3)}
 
 
-def _check_settings(config: ConfigDict, workdir: Path) -> None:
+def _scores(frames: dict[str, Any]) -> dict[str, FrameScore]:
+    """Scores of a record's frames."""
+    return {name: FrameScore(**score) for name, score in frames.items()}
+
+
+def _curves(records: dict[str, Any], protocol: Protocol) -> dict[str, list[float | None]]:
+    """J and F of the data set after each TTT epoch (the paper's Figure 5); None where not scored."""
+    steps = sorted({int(step) for record in records.values() for step in record["steps"]})
+    summaries = [summarize({video: _scores(record["steps"].get(str(step), {}))
+                            for video, record in records.items()}, protocol) for step in steps]
+    return {measure: [summary[measure] and summary[measure]["mean"] for summary in summaries]
+            for measure in ("J", "F")}
+
+
+def _claim(config: ConfigDict, workdir: Path) -> None:
     """Stores the settings in a new workdir; refuses one that holds results of other settings."""
     path = workdir / "settings.json"
     # Through JSON and back, so that tuples compare equal to the lists a file holds.
     settings = json.loads(json.dumps({name: config.to_dict()[name] for name in _SETTINGS}))
+    settings["init"] = checkpoint_identity(config.init)  # training may have gone on in the same folder
     settings["eval"].pop("strategies")  # each has results of its own
     if not path.exists():
         write_json(path, settings)
@@ -191,10 +202,17 @@ def format_table(summaries: dict[str, Any]) -> str:
     lines = [f"{'strategy':<12} {'J':>7} {'F':>7} {'ΔJ':>7} {'ΔF':>7}"]
     base = summaries.get("base")
     for name, summary in summaries.items():
-        values = [100 * summary[measure]["mean"] for measure in ("J", "F")]
-        change = ["", ""]
-        if base is not None and name != "base":
-            change = [f"{value - 100 * base[measure]['mean']:+.2f}"
-                      for value, measure in zip(values, ("J", "F"), strict=True)]
-        lines.append(f"{name:<12} {values[0]:>7.2f} {values[1]:>7.2f} {change[0]:>7} {change[1]:>7}")
+        means = [_mean(summary, measure) for measure in ("J", "F")]
+        before = [None, None] if base is None or name == "base" else [_mean(base, m) for m in ("J", "F")]
+        cells = ["-" if mean is None else f"{mean:.2f}" for mean in means]
+        cells += ["" if mean is None or old is None else f"{mean - old:+.2f}"
+                  for mean, old in zip(means, before, strict=True)]
+        lines.append(f"{name:<12} " + " ".join(f"{cell:>7}" for cell in cells))
     return "\n".join(lines)
+
+
+def _mean(summary: dict[str, Any], measure: str) -> float | None:
+    """Mean of a measure in percent; None where nothing was scored."""
+    if summary[measure] is None or summary[measure]["mean"] is None:
+        return None
+    return 100 * summary[measure]["mean"]

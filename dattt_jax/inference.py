@@ -115,9 +115,28 @@ def depth_ttt_problem(model: DATTT, *, input_size: Size, batch_size: int, learni
                    optimizer=optax.adam(learning_rate))
 
 
-def to_mask(probability: np.ndarray) -> np.ndarray:
-    """Masks from probabilities: object where 255 · p > 128, the authors' threshold. float -> bool."""
+def to_mask(probability: np.ndarray, frame_name: str) -> np.ndarray:
+    """Mask from a probability map: object where 255 · p > 128, the authors' threshold.
+
+    Args:
+        probability: float [H, W].
+        frame_name: for the error.
+
+    Returns:
+        bool [H, W].
+
+    Raises:
+        UserError: the map is not finite.
+    """
+    if not np.isfinite(probability).all():
+        raise UserError(f"the prediction of frame {frame_name} is not finite: the weights in config.init are "
+                        "damaged, or config.model.dtype is too narrow for them")
     return probability * 255 > 128
+
+
+def loss_values(losses: np.ndarray) -> list[float | None]:
+    """Losses for JSON: six digits, None where a step was skipped because its loss was not finite."""
+    return [round(float(x), 6) if np.isfinite(x) else None for x in losses]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """`--mode=segment`: a clip in, one mask per frame out; no ground truth, no flow files."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
-from dattt_jax.inference import Network, load_network, to_mask
+from dattt_jax.inference import Network, load_network, loss_values, to_mask
 from dattt_jax.progress import Progress
 from dattt_jax.stopwatch import Stopwatch
 from dattt_jax.ttt import Strategy, create_strategy
@@ -37,8 +38,12 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     Raises:
         UserError: whatever is wrong with the input, the weights, a field or the disk.
     """
-    start, watch = time.perf_counter(), Stopwatch()
-    workdir = Path(workdir)
+    with Stopwatch() as watch:
+        return _segment(config, Path(workdir), watch)
+
+
+def _segment(config: ConfigDict, workdir: Path, watch: Stopwatch) -> dict[str, Any]:
+    start = time.perf_counter()
     if not config.segment.input:
         raise UserError("config.segment.input is empty: give a video file or a folder of frames")
     video = open_video(config.segment.input)
@@ -46,21 +51,33 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         raise UserError(f"{config.segment.input} has one frame: motion needs at least two")
     strategy = create_strategy(config.ttt.strategy, steps=config.ttt.steps, groups=config.ttt.groups)
     network = load_network(config)
+    _claim(workdir, str(config.segment.input))
     losses, skipped = _write_masks(config, workdir, video, network, strategy, watch)
     if config.segment.overlay:
         with watch.measure("overlay"):
             write_overlay(video, workdir, set(losses))
     summary = {
-        "input": str(config.segment.input), "frames": len(losses), "frame_size": list(video.frame_size),
-        "fps": video.fps, "init": str(config.init), "input_size": list(config.input_size),
+        "input": str(config.segment.input), "finished": True, "frames": len(losses),
+        "frame_size": list(video.frame_size), "fps": video.fps, "init": str(config.init),
+        "input_size": list(config.input_size),
         "strategy": config.ttt.strategy, "steps": strategy.steps, "skipped_steps": skipped,
         "flow": config.flow.to_dict(), "seed": config.seed, "losses": losses,
-        "seconds": _seconds(watch, network, next(iter(video)), len(losses), strategy, start),
+        "seconds": _seconds(watch, network, video, len(losses), strategy, time.perf_counter() - start),
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}", "jax": jax.__version__,
     }
     write_json(workdir / "summary.json", summary)
     logging.info("%d masks in %s", len(losses), workdir / "masks")
     return summary
+
+
+def _claim(workdir: Path, clip: str) -> None:
+    """Marks the workdir as this clip's; refuses one that holds another clip's masks."""
+    path = workdir / "summary.json"
+    if path.exists():
+        other = json.loads(path.read_text()).get("input")
+        if other != clip:
+            raise UserError(f"--workdir={workdir} holds the masks of {other}: give another folder")
+    write_json(path, {"input": clip, "finished": False})
 
 
 def _write_masks(config: ConfigDict, workdir: Path, video: Video, network: Network, strategy: Strategy,
@@ -73,6 +90,7 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, network: Netwo
     losses, skipped = {}, 0
     clip = FlowClip(watch.iterate("decode", video), len(video), create_flow(config.flow.method),
                     config.flow.last_frame, None if strategy.streams else workdir)
+    watch.seconds["compile"] = 0.0  # of what follows
     with watch.measure("network"), clip, \
             Progress("segment", len(clip) * strategy.passes) as progress:
         results = network.engine(config.ttt, adapts=strategy.steps > 0).run(
@@ -80,13 +98,11 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, network: Netwo
             on_visited=progress.update)
         for result in results:
             name = video.frame_names[result.index]
-            if not np.isfinite(result.probability).all():
-                raise UserError(f"the prediction of frame {name} is not finite: the weights in config.init "
-                                "are damaged, or config.model.dtype is too narrow for them")
-            losses[name] = [round(float(x), 6) for x in result.losses]
+            mask = to_mask(result.probability, name)
+            losses[name] = loss_values(result.losses)
             skipped += int(np.sum(~result.applied))
             with watch.measure("write"):
-                write_mask(workdir / "masks" / f"{name}.png", to_mask(result.probability))
+                write_mask(workdir / "masks" / f"{name}.png", mask)
                 if config.segment.save_probability:
                     write_probability(workdir / "probability" / f"{name}.png", result.probability)
     return losses, skipped
@@ -114,18 +130,19 @@ def write_overlay(video: Video, workdir: Path, names: set[str]) -> None:
                 writer.write(overlay(frame, read_mask(workdir / "masks" / f"{name}.png")))
 
 
-def _seconds(watch: Stopwatch, network: Network, frame: np.ndarray, frames: int, strategy: Strategy,
-             start: float) -> dict[str, float]:
-    """Where the time went, in seconds.
+def _seconds(watch: Stopwatch, network: Network, video: Video, frames: int, strategy: Strategy,
+             total: float) -> dict[str, float]:
+    """Where the `total` seconds went; what is missing is start-up.
 
     `decode`, `flow`, `write`, `overlay` and `compile` are measured as they happen. A frame's steps and its
-    prediction are one program, so `predict` is the time of one prediction run alone, times the frames,
-    and `ttt` is what remains of the time spent waiting for the network (nothing, without steps).
+    prediction are one program, so `predict` is the time of one prediction run alone afterwards, times the
+    frames, and `ttt` is what remains of the time spent waiting for the network (nothing, without steps).
     """
-    spent = watch.seconds
-    waited = spent["network"] - spent["read"] - spent["write"] - spent["compile"]
-    total = time.perf_counter() - start
-    predict = min(network.seconds_per_prediction(frame) * frames, waited) if strategy.steps else waited
+    spent = watch.seconds.copy()  # before the prediction that is timed below
+    waited = max(spent["network"] - spent["read"] - spent["write"] - spent["compile"], 0.0)
+    predict = waited
+    if strategy.steps:
+        predict = min(network.seconds_per_prediction(next(iter(video))) * frames, waited)
     seconds = {"decode": spent["decode"], "flow": spent["read"] - spent["decode"], "ttt": waited - predict,
                "predict": predict, "write": spent["write"], "overlay": spent["overlay"],
                "compile": spent["compile"], "total": total}

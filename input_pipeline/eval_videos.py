@@ -54,7 +54,10 @@ def folder_videos(root: str | Path) -> Iterator[EvalVideo]:
         if not (root / part).is_dir():
             raise UserError(f"config.eval.data: {root / part} does not exist; expected "
                             f"{root}/frames/<video>/<frame> and {root}/masks/<video>/<frame>.png")
-    for folder in sorted(p for p in (root / "frames").iterdir() if p.is_dir()):
+    folders = sorted(p for p in (root / "frames").iterdir() if p.is_dir())
+    if not folders:
+        raise UserError(f"config.eval.data: {root / 'frames'} holds no folder of frames")
+    for folder in folders:
         video = open_video(folder)
         masks = {path.stem: path for path in (root / "masks" / folder.name).glob("*.png")}
         if not masks:
@@ -64,7 +67,14 @@ def folder_videos(root: str | Path) -> Iterator[EvalVideo]:
             raise UserError(f"{masks[unpaired[0]]} has no frame in {folder} ({len(unpaired)} such masks): "
                             "masks are paired with frames by name")
 
-        def target(name: str, masks: dict[str, Path] = masks) -> np.ndarray | None:
-            return read_mask(masks[name]) if name in masks else None
+        def target(name: str, masks: dict[str, Path] = masks,
+                   size: tuple[int, int] = video.frame_size) -> np.ndarray | None:
+            if name not in masks:
+                return None
+            mask = read_mask(masks[name])
+            if mask.shape != size:
+                raise UserError(f"{masks[name]} is {mask.shape[1]}x{mask.shape[0]} (width x height), "
+                                f"its frame {size[1]}x{size[0]}")
+            return mask
 
         yield EvalVideo(folder.name, video.frame_names, video.fps, video, target)

@@ -47,7 +47,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         The path to write to.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full, or the folder cannot be made or written to.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -61,6 +61,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if is_disk_full(error):
             raise UserError(f"{path}: the disk is full; make space and run again (files written "
                             "before this one are complete)") from error
+        if isinstance(error, (FileExistsError, NotADirectoryError, PermissionError)):
+            raise UserError(f"{path}: cannot be written ({error.strerror}); give another folder") from error
         raise
 
 

@@ -1,6 +1,7 @@
 """`--mode=eval` on tiny synthetic clips and on a folder."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -120,3 +121,40 @@ def test_curves_end_at_the_reported_scores(config, tmp_path):
     for measure in ("J", "F"):
         assert len(curves[measure]) == 2
         assert curves[measure][-1] == pytest.approx(results["strategies"]["ltv"][measure]["mean"])
+
+
+def test_a_failed_run_does_not_claim_the_workdir(config, tmp_path):
+    wrong = config.copy_and_resolve_references()
+    wrong.init = str(tmp_path / "nothing")
+    with pytest.raises(UserError, match="nothing does not exist"):
+        evaluate(wrong, tmp_path / "out")
+    wrong.init, wrong.eval.strategies = config.init, ("bsae",)
+    with pytest.raises(UserError, match=r"config\.eval\.strategies: 'bsae' is not one of"):
+        evaluate(wrong, tmp_path / "out")
+    wrong.eval.strategies = ("base",)
+    evaluate(wrong, tmp_path / "out")
+
+
+def test_new_weights_in_the_same_place_are_new_settings(config, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.eval.strategies, config.eval.clips, config.eval.protocol = ("base",), 1, "tmo-fbms"
+    for first in (True, False):
+        config.init = str(tmp_path / "weights")
+        shutil.rmtree(config.init, ignore_errors=True)
+        save_variables(config.init, random_variables(config.model), config.model)
+        if first:
+            assert evaluate(config, tmp_path / "out")["strategies"]["base"]["F"] is None
+    with pytest.raises(UserError, match=r"config\.init was"):
+        evaluate(config, tmp_path / "out")
+
+
+def test_a_mask_of_another_size_is_named(config, tmp_path):
+    for part, size in (("frames", (40, 50)), ("masks", (40, 51))):
+        (tmp_path / part / "cat").mkdir(parents=True)
+        for t in range(2):
+            shape = (*size, 3) if part == "frames" else size
+            Image.fromarray(np.full(shape, 255, np.uint8)).save(tmp_path / part / "cat" / f"{t}.png")
+    config = config.copy_and_resolve_references()
+    config.eval.data, config.eval.strategies = str(tmp_path), ("base",)
+    with pytest.raises(UserError, match=r"masks/cat/0\.png is 51x40"):
+        evaluate(config, tmp_path / "out")

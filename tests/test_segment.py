@@ -81,6 +81,17 @@ def test_every_frame_gets_a_mask_of_its_name_and_size(config, clip, tmp_path):
     assert set(summary["seconds"]) == {"decode", "flow", "ttt", "predict", "write", "overlay", "compile",
                                        "total"}
     assert summary["seconds"]["ttt"] == 0
+    parts = [value for name, value in summary["seconds"].items() if name != "total"]
+    assert min(parts) >= 0 and sum(parts) <= summary["seconds"]["total"] + 0.01
+
+
+def test_another_clips_workdir_is_refused_and_the_same_clips_is_not(config, clip, tmp_path):
+    fields = {"ttt.strategy": "base", "segment.overlay": False}
+    run(config, clip, tmp_path, **fields)
+    run(config, clip, tmp_path, **fields)
+    (tmp_path / "other").symlink_to(clip)
+    with pytest.raises(UserError, match=r"holds the masks of .*walk"):
+        run(config, tmp_path / "other", tmp_path, **fields)
 
 
 def test_base_is_the_network_applied_to_each_frame(config, clip, tmp_path):
@@ -94,7 +105,7 @@ def test_base_is_the_network_applied_to_each_frame(config, clip, tmp_path):
         features = encode_flow(network.model, variables, flow, network.input_size)
         return predict_probability(network.model, variables, image, features, network.input_size)
 
-    expected = to_mask(np.asarray(predict(network.variables, image, flow)))
+    expected = to_mask(np.asarray(predict(network.variables, image, flow)), "any")
     for mask, reference in zip(masks(tmp_path).values(), expected, strict=True):
         assert np.mean((mask == 255) != reference) < 0.002  # rounding at the threshold
     assert 0 < expected.mean() < 1

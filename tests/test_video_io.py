@@ -486,9 +486,9 @@ def test_full_disk_while_a_video_is_finished(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_other_errors_stay_themselves(tmp_path):
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(UserError, match=r"mask\.png: cannot be written"):
         write_mask(tmp_path / "file" / "mask.png", OBJECT)
 
 

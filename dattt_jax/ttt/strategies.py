@@ -76,14 +76,20 @@ class Strategy:
                                 final=pass_number == self.passes - 1)
 
 
-def create_strategy(name: str, *, steps: int, groups: int) -> Strategy:
-    """The strategy of that name; `steps` per frame (for ltv: passes), `groups` for the grouped ones.
+def create_strategy(name: str, *, steps: int, groups: int, field: str = "config.ttt.strategy") -> Strategy:
+    """The strategy of that name.
+
+    Args:
+        name: one of `STRATEGIES`.
+        steps: gradient steps per frame; for ltv, passes over the video.
+        groups: interleaved groups of the grouped strategies.
+        field: where the name comes from, for the error.
 
     Raises:
         UserError: the name is not one of `STRATEGIES`, or a number is out of range.
     """
     if name not in STRATEGIES:
-        raise UserError(f"config.ttt.strategy: {name!r} is not one of {', '.join(STRATEGIES)}")
+        raise UserError(f"{field}: {name!r} is not one of {', '.join(STRATEGIES)}")
     if steps < 1 or groups < 1:
         raise UserError(f"config.ttt.steps ({steps}) and config.ttt.groups ({groups}) must be at least 1")
     if name == "base":
