@@ -33,11 +33,11 @@ flags.DEFINE_string("workdir", None, "Folder for everything this run writes.")
 flags.mark_flags_as_required(["config", "mode", "workdir"])
 
 
-def set_up_jax(cache_dir: str) -> None:
+def set_up_jax(cache_dir: str, input_size: tuple[int, int]) -> None:
     """Allocator, and the compilation cache in `config.compile_cache_dir`; '' leaves the cache off."""
     import jax
 
-    keep_freed_memory()
+    keep_freed_memory(input_size)
     if cache_dir:
         folder = Path(cache_dir).expanduser()
         try:
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
         Path(FLAGS.workdir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={FLAGS.workdir}: cannot make the folder ({error.strerror})") from error
-    set_up_jax(FLAGS.config.compile_cache_dir)
+    set_up_jax(FLAGS.config.compile_cache_dir, FLAGS.config.input_size)
     module, function = MODES[FLAGS.mode].split(":")
     getattr(importlib.import_module(module), function)(FLAGS.config, FLAGS.workdir)
 

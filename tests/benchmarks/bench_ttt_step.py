@@ -37,7 +37,7 @@ def main():
     parser.add_argument("--out", default="")
     options = parser.parse_args()
 
-    keep_freed_memory()
+    keep_freed_memory((options.size, options.size))
     config = ConfigDict({"backbone": options.backbone, "depth": True, "modulation": "alpha+beta",
                          "dtype": options.dtype})
     problem = depth_ttt_problem(create_model(config), input_size=(options.size, options.size),
