@@ -23,8 +23,8 @@ def get_config() -> ConfigDict:
     config.ttt.batch_size = 4
     config.eval.clips = 3
     config.train.batch_size = 8
-    config.train.epochs = 10  # of 51 steps: the learning rate falls once an epoch
-    config.train.synthetic_samples = 408
+    config.train.epochs = 3
+    config.train.synthetic_samples = 1360
     config.train.learning_rate = 1e-3
     config.train.final_learning_rate = 1e-5
     return config
