@@ -37,6 +37,13 @@ def get_config() -> ConfigDict:
     config.ttt.groups = 10  # interleaved groups of the grouped strategies (authors' code)
     config.ttt.chunk = 0  # frames per dispatch; 0 = 16 on an accelerator, 1 on a CPU; results do not change
 
+    config.data = ConfigDict()  # the videos of train, eval, prepare and doctor
+    # synthetic; prepared (a folder that --mode=prepare wrote); or the files of a data set as downloaded:
+    # folder, davis16, fbms, long_videos, mcl, segtrack_v2, youtube_objects, youtube_vos
+    config.data.dataset = "synthetic"
+    config.data.root = ""  # folder of the data set; unused by synthetic
+    config.data.split = ""  # part of the data set, for example val; '' = the data set's usual one
+
     config.flow = ConfigDict()
     config.flow.method = "dis"  # optical flow estimator, see input_pipeline/flow
     config.flow.last_frame = "repeat"  # flow of the last frame: repeat, backward or drop
