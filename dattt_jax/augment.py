@@ -212,17 +212,18 @@ def ttt_views(key: jax.Array, frame: jax.Array, num: int,
     return jax.vmap(apply_photometric, in_axes=(None, 0))(crops, params)
 
 
-def train_augment(key: jax.Array, batch: dict[str, jax.Array], *, hue: bool,
+def train_augment(keys: jax.Array, batch: dict[str, jax.Array], *, hue: bool,
                   resize_crop: bool) -> dict[str, jax.Array]:
     """Augments a training batch: geometry on all fields alike, colours on the image alone.
 
     The original's training flips (probability 0.5) and distorts; its resize and crop are commented
-    out, though the paper names them. Amounts are drawn per sample, since the original distorts
-    each sample by itself, before batching. A flow rendering is flipped as any image: its colours
-    keep showing the directions before the flip, as in the original.
+    out, though the paper names them. Everything is drawn per sample, as the original distorts each
+    sample by itself, before batching; so a sample's augmentation depends on its key alone, not on the
+    batch or the device it is in. A flow rendering is flipped as any image: its colours keep showing
+    the directions before the flip, as in the original.
 
     Args:
-        key: typed random key.
+        keys: typed random keys [B], one per sample.
         batch: fields [B, H, W, C] of one height and width: `image` uint8 RGB, and any of `flow`
             uint8, `mask` and `depth`. Other fields are left alone.
         hue: whether the distortion jitters the hue.
@@ -232,20 +233,20 @@ def train_augment(key: jax.Array, batch: dict[str, jax.Array], *, hue: bool,
     Returns:
         The batch with the same fields, shapes and dtypes.
     """
-    geometry_key, colour_key = jax.random.split(key)
-    num, height, width, _ = batch["image"].shape
-    names = [name for name in _KERNELS if name in batch]
-    if resize_crop:
-        crops = draw_crops(geometry_key, num, (height, width))
-        moved = {name: jax.vmap(lambda x, crop, kernel=_KERNELS[name]:
-                                _crop(x, crop, (height, width), kernel))(batch[name], crops)
-                 for name in names}
-    else:
-        flip = jax.random.bernoulli(geometry_key, 0.5, (num, 1, 1, 1))
-        moved = {name: jnp.where(flip, batch[name][:, :, ::-1], batch[name]) for name in names}
-    params = jax.vmap(lambda k: draw_photometric(k, 1, hue))(jax.random.split(colour_key, num))
-    moved["image"] = jax.vmap(apply_photometric)(moved["image"][:, None], params)[:, 0]
-    return batch | moved
+    def augment(key: jax.Array, sample: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        geometry_key, colour_key = jax.random.split(key)
+        size = sample["image"].shape[:2]
+        if resize_crop:
+            crop = jax.tree.map(lambda x: x[0], draw_crops(geometry_key, 1, size))
+            sample = {name: _crop(x, crop, size, _KERNELS[name]) for name, x in sample.items()}
+        else:
+            flip = jax.random.bernoulli(geometry_key)
+            sample = {name: jnp.where(flip, x[:, ::-1], x) for name, x in sample.items()}
+        image = apply_photometric(sample["image"][None], draw_photometric(colour_key, 1, hue))[0]
+        return sample | {"image": image}
+
+    fields = {name: batch[name] for name in _KERNELS if name in batch}
+    return batch | jax.vmap(augment)(keys, fields)
 
 
 def _crop(image: jax.Array, crop: Crops, crop_size: tuple[int, int], kernel: Kernel) -> jax.Array:

@@ -5,14 +5,19 @@ One layout for every checkpoint, so that whatever reads weights reads them all:
     <folder>/checkpoints/<step>/variables   params and batch_stats
                                 model       config.model as JSON
                                 optimizer   step and optimiser state (training only)
-                                data        position in the data (training only)
+                                data        position in the data as JSON (training only)
+                                metrics     of the validation, where there was one
+    <folder>/best               link to the step that was best in validation
 
 `--mode=train` writes one per `config.train.save_steps`, `--mode=convert` writes step 0. Orbax
 writes under a temporary name and renames when all is written: a step folder is whole or not there.
+Nothing in a checkpoint depends on the number of devices or processes. With several processes each
+calls every method at the same step, on the same folder; the first one writes.
 """
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -28,14 +33,17 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from etils import epath
 from flax import traverse_util
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from dattt_jax.errors import UserError
+from dattt_jax.parallel import first_replica
 from dattt_jax.variables import Variables, variable_shapes
 
 Shapes = dict[tuple[str, ...], tuple[int, ...]]
 
 _FOLDER = "checkpoints"
 _VARIABLES, _MODEL, _OPTIMIZER, _DATA = "variables", "model", "optimizer", "data"
+_BEST = "best"
 # The fields of config.model that decide which weights there are.
 _ARCHITECTURE = ("backbone", "depth", "modulation", "decoder_features")
 _STRAY_READS_S = 0.5  # how long reads of a damaged checkpoint may still run
@@ -43,7 +51,7 @@ _NAMES_SHOWN = 4  # of each kind of mismatch; a wrong backbone has hundreds
 
 
 class CheckpointStore:
-    """The checkpoints of one training run: saved in the background, the newest few kept.
+    """The checkpoints of one training run: saved in the background, the newest few and the best kept.
 
     Use as a context manager; leaving it waits for the last write.
 
@@ -51,24 +59,30 @@ class CheckpointStore:
         workdir: the run's folder; made if it does not exist.
         model_config: `config.model`, stored with every checkpoint.
         keep: how many of the newest checkpoints stay on disk.
+        best_by: the metric by whose largest value one more checkpoint stays.
 
     Raises:
         UserError: the folder cannot be made; a disk is full (from any method).
     """
 
     def __init__(self, workdir: str | Path, model_config: ml_collections.ConfigDict, *,
-                 keep: int) -> None:
+                 keep: int, best_by: str = "JF") -> None:
         self._folder = Path(workdir).absolute() / _FOLDER
-        self._model_config = model_config
+        self._model_config, self._best_by = model_config, best_by
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = error.strerror
             raise UserError(f"--workdir={workdir}: cannot make the folder ({reason})") from error
         # A killed run leaves a half-written step under its temporary name.
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        best = BestN(get_metric_fn=lambda metrics: metrics[best_by], n=1,
+                     keep_checkpoints_without_metrics=False)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+            best_fn=best.get_metric_fn, cleanup_tmp_directories=True)
         _quiet_orbax()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._link_best()
 
     def __enter__(self) -> "CheckpointStore":
         return self
@@ -85,8 +99,16 @@ class CheckpointStore:
         step = self._manager.latest_step()
         return None if step is None else self._folder / str(step)
 
+    @property
+    def best(self) -> Path | None:
+        """Folder of the checkpoint that was best in validation, None where none was validated."""
+        steps = [step for step in self._manager.all_steps() if self._manager.metrics(step)]
+        if not steps:
+            return None
+        return self._folder / str(max(steps, key=lambda s: self._manager.metrics(s)[self._best_by]))
+
     def save(self, step: int, variables: Variables, optimizer: Any = None,
-             data: grain.DatasetIterator | None = None) -> None:
+             data: grain.DatasetIterator | None = None, metrics: dict[str, float] | None = None) -> None:
         """Saves one step; returns once the arrays are copied, and writes in the background.
 
         Without `optimizer` and `data` it is a checkpoint of weights alone.
@@ -95,23 +117,36 @@ class CheckpointStore:
             step: optimiser steps done; a step that is already on disk is not written again.
             variables: {'params': …, 'batch_stats': …}, the same on all devices.
             optimizer: whatever else training needs, a pytree of arrays, the same on all devices.
-            data: the iterator, positioned after the batch of this step.
+            data: the iterator, positioned after the batch of this step; in the same position on all
+                processes.
+            metrics: of the validation of this step, among them `best_by`.
         """
         if step == self._manager.latest_step():
             return
-        items = {_VARIABLES: ocp.args.StandardSave(_first_replica(variables)),
+        items = {_VARIABLES: ocp.args.StandardSave(_on_host(variables)),
                  _MODEL: ocp.args.JsonSave(self._model_config.to_dict())}
         if optimizer is not None:
-            items[_OPTIMIZER] = ocp.args.StandardSave(_first_replica(optimizer))
+            items[_OPTIMIZER] = ocp.args.StandardSave(_on_host(optimizer))
         if data is not None:
-            items[_DATA] = grain.checkpoint.CheckpointSave(data)
+            items[_DATA] = ocp.args.JsonSave(data.get_state())
         with _full_disk_told(self._folder):
-            self._manager.save(step, args=ocp.args.Composite(**items))
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def wait(self) -> None:
         """Returns when what was saved is on disk."""
         with _full_disk_told(self._folder):
             self._manager.wait_until_finished()
+            self._link_best()
+
+    def _link_best(self) -> None:
+        """Makes `<workdir>/best` the best checkpoint."""
+        best = self.best
+        if best is None or jax.process_index() != 0:
+            return
+        link = self._folder.parent / _BEST
+        temporary = link.with_name(f".{_BEST}.{os.getpid()}")
+        temporary.symlink_to(best.relative_to(link.parent))
+        os.replace(temporary, link)
 
     def restore(self, variables: Variables, optimizer: Any,
                 data: grain.DatasetIterator) -> tuple[Variables, Any]:
@@ -137,8 +172,9 @@ class CheckpointStore:
             restored = self._manager.restore(int(folder.name), args=ocp.args.Composite(**{
                 _VARIABLES: ocp.args.StandardRestore(_as_numpy(variables)),
                 _OPTIMIZER: ocp.args.StandardRestore(_as_numpy(optimizer)),
-                _DATA: grain.checkpoint.CheckpointRestore(data),
+                _DATA: ocp.args.JsonRestore(),
             }))
+            data.set_state(restored[_DATA])
         return restored[_VARIABLES], restored[_OPTIMIZER]
 
 
@@ -272,23 +308,24 @@ def _shortened(names: list[str]) -> str:
 
 
 def _quiet_orbax() -> None:
-    """Drops Orbax's INFO lines, some fifty per save, from the log."""
-    absl_logging.get_absl_logger().addFilter(_not_orbax_info)
+    """Drops from the log Orbax's INFO lines, some fifty per save, and its warning of a save without metrics."""
+    absl_logging.get_absl_logger().addFilter(_worth_telling)
 
 
-def _not_orbax_info(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.INFO or "/orbax/" not in record.pathname
+def _worth_telling(record: logging.LogRecord) -> bool:
+    if "/orbax/" not in record.pathname:
+        return True
+    return record.levelno > logging.INFO and "did not provide metrics" not in record.getMessage()
 
 
-def _first_replica(tree: Any) -> Any:
-    """One device's copy, without copying; of replicated arrays Orbax would cut a slice per device."""
-    return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
+def _on_host(tree: Any) -> Any:
+    """NumPy copies: Orbax copies at once anyway, and would cut replicated arrays into a slice per device."""
+    return jax.device_get(first_replica(tree))
 
 
 def _as_numpy(template: Any) -> Any:
     """Makes Orbax restore NumPy arrays: no device layout of the saving machine is asked for."""
     return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template)
-
 
 
 

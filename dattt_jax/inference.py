@@ -78,7 +78,8 @@ def depth_of_views(model: DATTT, variables: Variables, views: Array, key: Array)
     """
     batch, height, width = views.shape[1:4]
     features = encode(model, variables, views.reshape(-1, height, width, 3), method=model.encode_image,
-                      train=True, key=key, at_once=images_per_call(height, width))
+                      train=True, keys=jax.random.split(key, 2 * batch),
+                      at_once=images_per_call(height, width))
     per_view = [tuple(f[i * batch : (i + 1) * batch] for f in features) for i in range(2)]
     return jnp.stack([model.apply(variables, f, train=True, method=model.depth_logits)
                       for f in per_view])

@@ -7,6 +7,8 @@ import numpy as np
 
 from dattt_jax.errors import UserError
 
+SAMPLE = "sample"  # field of a batch: the samples' numbers in the source, int64 [batch_size]
+
 
 class SampleSource(Protocol):
     """Random access to samples: a dict of arrays per index, the same shapes for each index."""
@@ -15,6 +17,23 @@ class SampleSource(Protocol):
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
 
+    def name(self, index: int) -> str:
+        """What a person calls sample `index`."""
+        ...
+
+
+class _Numbered:
+    """A source whose samples know their number."""
+
+    def __init__(self, source: SampleSource) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {**self._source[index], SAMPLE: np.int64(index)}
+
 
 def make_loader(source: SampleSource, *, batch_size: int, seed: int, num_threads: int = 4,
                 shard_index: int = 0, shard_count: int = 1) -> grain.DatasetIterator:
@@ -22,7 +41,7 @@ def make_loader(source: SampleSource, *, batch_size: int, seed: int, num_threads
 
     Batch k depends on (source, batch_size, seed, shard) and k alone, not on the number of threads.
     `get_state()` and `set_state(state)` continue exactly at the next batch; the state counts
-    batches handed out, not those prefetched, and Orbax saves it as `grain.checkpoint` items.
+    batches handed out, not those prefetched; it is plain JSON, and the same on every shard.
     Every epoch has a new order. Threads are enough, since OpenCV releases the interpreter lock.
 
     Args:
@@ -34,7 +53,8 @@ def make_loader(source: SampleSource, *, batch_size: int, seed: int, num_threads
         shard_count: processes that divide the samples among them without overlap.
 
     Returns:
-        An iterator of dicts of arrays `[batch_size, ...]`, keys and dtypes as in `source`.
+        An iterator of dicts of arrays `[batch_size, ...]`, keys and dtypes as in `source`, and
+        `SAMPLE`.
 
     Raises:
         UserError: the source is empty, or a number is out of its range.
@@ -45,7 +65,7 @@ def make_loader(source: SampleSource, *, batch_size: int, seed: int, num_threads
         raise UserError(f"batch_size={batch_size}: give 1 or more")
     if not 0 <= shard_index < shard_count:
         raise UserError(f"shard_index={shard_index}: give 0..{shard_count - 1}")
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    dataset = grain.MapDataset.source(_Numbered(source)).seed(seed).shuffle().repeat()
     dataset = dataset[shard_index::shard_count].batch(batch_size, drop_remainder=True)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
     return iter(dataset.to_iter_dataset(options))

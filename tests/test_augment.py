@@ -2,6 +2,7 @@
 
 import random
 import re
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -222,11 +223,11 @@ def _batch():
 
 @pytest.mark.parametrize("resize_crop", [False, True])
 def test_train_augment_moves_all_fields_alike(resize_crop):
-    step = jax.jit(lambda key, batch: augment.train_augment(key, batch, hue=True,
-                                                            resize_crop=resize_crop))
+    step = jax.jit(partial(augment.train_augment, hue=True, resize_crop=resize_crop))
     batch, flips, greys = _batch(), [], []
     for seed in range(6):
-        result = step(jax.random.key(seed), batch)
+        keys = jax.random.split(jax.random.key(seed), 4)
+        result = step(keys, batch)
         assert {k: (v.shape, v.dtype) for k, v in result.items()} == \
             {k: (v.shape, v.dtype) for k, v in batch.items()}
         np.testing.assert_array_equal(result["index"], batch["index"])
@@ -250,5 +251,6 @@ def test_train_augment_moves_all_fields_alike(resize_crop):
 
 def test_train_augment_works_without_depth_and_flow():
     batch = {name: _batch()[name] for name in ("image", "mask")}
-    result = augment.train_augment(jax.random.key(0), batch, hue=False, resize_crop=False)
+    result = augment.train_augment(jax.random.split(jax.random.key(0), len(batch["image"])), batch, hue=False,
+                                   resize_crop=False)
     assert set(result) == {"image", "mask"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dattt_jax.errors import UserError
-from input_pipeline.loader import make_loader
+from input_pipeline.loader import SAMPLE, make_loader
 
 
 class Numbers:
@@ -31,7 +31,8 @@ def flat(batches):
 def test_batches_keep_keys_dtypes_and_pairing():
     batch = next(make_loader(Numbers(8), batch_size=4, seed=0))
     assert {key: (value.shape, value.dtype) for key, value in batch.items()} == {
-        "image": ((4, 2, 3), np.uint8), "depth": ((4,), np.float32)}
+        "image": ((4, 2, 3), np.uint8), "depth": ((4,), np.float32), SAMPLE: ((4,), np.int64)}
+    np.testing.assert_array_equal(batch[SAMPLE], batch["image"][:, 0, 0])
     np.testing.assert_array_equal(batch["depth"], batch["image"][:, 0, 0] / 4)
 
 

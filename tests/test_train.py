@@ -1,59 +1,45 @@
-"""Training: schedule, optimiser, devices, and runs that stop and go on."""
+"""Training runs: how they start, stop, go on, validate and fail."""
 
 import json
-import logging
 import os
 import signal
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
-import optax
 import pytest
+import tiny
 from flax import traverse_util
+from safetensors.numpy import save_file
 
-from configs import base
 from dattt_jax import train as train_module
 from dattt_jax.checkpoints import CheckpointStore, load_variables, save_variables
+from dattt_jax.convert import torch_name
 from dattt_jax.errors import UserError
-from dattt_jax.models import create_model, mit
+from dattt_jax.models import mit
+from dattt_jax.parallel import parallel_step
 from dattt_jax.signals import StopSignals
-from dattt_jax.train import (
-    TrainState,
-    create_learning_rate_fn,
-    create_optimizer,
-    create_train_state,
-    parallel_step,
-    place,
-    train,
-)
+from dattt_jax.train import train
 from dattt_jax.train_log import TrainLog
-from dattt_jax.variables import variable_shapes
+from dattt_jax.train_step import create_optimizer
 
 
 @pytest.fixture(autouse=True)
 def _tiny_backbone(monkeypatch):
-    """The real network with one block per stage: it compiles in seconds."""
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", mit.MiTSizes((8, 16, 20, 32), (1, 1, 1, 1)))
+    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
 
 
-def tiny_config():
-    config = base.get_config()
-    config.input_size = (32, 32)
-    config.model.backbone = "mit_b0"
-    config.model.decoder_features = 8
-    config.train.update({"batch_size": 4, "synthetic_samples": 12, "epochs": 2, "save_steps": 4,
-                         "log_steps": 2})
-    return config
+@pytest.fixture
+def shared_step(monkeypatch):
+    """Runs of one test share their compiled step, as they would share the compile cache."""
+    steps = []
 
+    def shared(*args, **kwargs):
+        if not steps:
+            steps.append(parallel_step(*args, **kwargs))
+        return steps[0]
 
-def filled(model_config, seed=0):
-    """Random variables of a sensible size, without compiling the initialisation."""
-    rng = np.random.default_rng(seed)
-    flat = {key: rng.normal(1.0 if key[-1] in ("scale", "var") else 0.0, 0.1, s.shape).astype(np.float32)
-            for key, s in traverse_util.flatten_dict(variable_shapes(model_config)).items()}
-    return traverse_util.unflatten_dict(flat)
+    monkeypatch.setattr(train_module, "parallel_step", shared)
 
 
 def assert_equal_trees(a, b):
@@ -65,89 +51,16 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "train_log.jsonl").read_text().splitlines()]
 
 
-def test_learning_rate_is_a_cosine_per_epoch():
-    config = ml_collections.ConfigDict(
-        {"learning_rate": 6e-5, "final_learning_rate": 1e-5, "epochs": 4})
-    rates = [float(create_learning_rate_fn(config, 10)(step)) for step in range(50)]
-    # 1e-5 + 2.5e-5 · (1 + cos(pi · e / 4)): cos is 1, 1/sqrt(2), 0, -1/sqrt(2), and -1 past the end.
-    half = 2.5e-5 / np.sqrt(2)
-    expected = np.repeat([6e-5, 3.5e-5 + half, 3.5e-5, 3.5e-5 - half, 1e-5], 10)
-    np.testing.assert_allclose(rates, expected, rtol=1e-6)
-
-
-def test_weight_decay_reaches_every_parameter():
-    params = {name: jnp.full(shape, 3.0) for name, shape in
-              (("kernel", (2, 3)), ("bias", (3,)), ("scale", (3,)), ("bias_table", (4, 2)))}
-    optimizer = create_optimizer(0.5, 0.01)
-    gradient = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
-    for update in updates.values():
-        np.testing.assert_allclose(update, -0.5 * 0.01 * 3, rtol=1e-6)
-
-
-def random_batch(seed, size):
-    rng = np.random.default_rng(seed)
-    shape = (size, 32, 32)
-    depth = rng.uniform(0.1, 1.0, (*shape, 1)).astype(np.float32)
-    depth[0] = 0  # one sample has no depth at all, so the devices count different pixels
-    return {"image": rng.integers(0, 256, (*shape, 3), np.uint8),
-            "flow": rng.integers(0, 256, (*shape, 3), np.uint8),
-            "mask": rng.integers(0, 2, (*shape, 1), np.uint8), "depth": depth}
-
-
-def test_four_devices_equal_one_and_compile_once(caplog):
-    """With SGD, which shows a gradient's size as Adam does not."""
-    model_config = tiny_config().model
-    model_config.drop_path = 0.0  # drawn per device
-    initial = filled(model_config)
-    traces = []
-
-    def augment(key, batch):
-        traces.append(key)
-        return batch
-
-    results = {}
-    for count in (1, 4):
-        optimizer = optax.sgd(1.0)
-        devices = jax.local_devices()[:count]
-        step = parallel_step(devices, model=create_model(model_config, axis_name="batch"),
-                             optimizer=optimizer, depth_weight=0.1, augment=augment)
-        state = place(create_train_state(initial, optimizer), devices)
-        results[count] = step(state, random_batch(0, 8), jax.random.key(0))
-    (one, one_metrics), (four, four_metrics) = results[1], results[4]
-    for name in ("loss", "bce", "silog", "grad_norm"):
-        np.testing.assert_allclose(four_metrics[name], one_metrics[name], rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
-                 four.batch_stats, one.batch_stats)
-    before = traverse_util.flatten_dict(initial["params"])
-    grads = [{key: before[key] - np.asarray(value) for key, value
-              in traverse_util.flatten_dict(state.params).items()} for state in (one, four)]
-    for key in before:
-        np.testing.assert_allclose(grads[1][key], grads[0][key], rtol=1e-3, atol=2e-6, err_msg=key)
-
-    assert len(traces) == 2  # one per program
-    with jax.log_compiles(), caplog.at_level(logging.DEBUG):
-        for seed in (1, 2):
-            four, _ = step(four, random_batch(seed, 8), jax.random.key(0))
-        jax.block_until_ready(four)
-    assert len(traces) == 2
-    assert not [r.message for r in caplog.records if "ompil" in r.message]
-    assert int(four.step) == 3
-
-
-def test_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
-    config = tiny_config()
-    save_variables(tmp_path / "weights", filled(config.model), config.model)
+def started_config(tmp_path):
+    """A config that starts from weights on disk, which need no compiled initialisation."""
+    config = tiny.tiny_config()
+    save_variables(tmp_path / "weights", tiny.filled(config.model), config.model)
     config.init = str(tmp_path / "weights")
-    # The runs share their compiled step, as they would share the compile cache.
-    steps = []
+    return config
 
-    def shared_step(*args, **kwargs):
-        if not steps:
-            steps.append(parallel_step(*args, **kwargs))
-        return steps[0]
 
-    monkeypatch.setattr(train_module, "parallel_step", shared_step)
+def test_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, shared_step):
+    config = started_config(tmp_path)
     whole = train(config, tmp_path / "whole")
     assert int(whole.step) == 6
     assert [line["step"] for line in lines(tmp_path / "whole")] == [2, 4, 6]
@@ -175,70 +88,141 @@ def test_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypat
     assert_equal_trees(train(config, tmp_path / "cut"), whole)
 
 
-def test_order_of_start_modes(tmp_path, monkeypatch):
-    config, optimizer = tiny_config(), create_optimizer(1e-3, 0.0)
-    monkeypatch.setattr(train_module, "random_variables", filled)
+def torch_tensors(params):
+    """A backbone's parameters under their PyTorch names, in PyTorch's layout."""
+    tensors = {}
+    for key, value in traverse_util.flatten_dict({"params": params}).items():
+        if key[-1] == "kernel":
+            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+        tensors[torch_name(key)] = np.ascontiguousarray(value)
+    return tensors
 
-    def start(store):
-        return train_module._start_state(config, optimizer, store, data=None)
+
+def test_order_of_start_modes(tmp_path, monkeypatch):
+    """Resume > init > backbone > random."""
+    config, optimizer = tiny.tiny_config(), create_optimizer(1e-3, 0.0)
+    monkeypatch.setattr(train_module, "random_variables",
+                        lambda model, seed, only=None: tiny.filled(model, seed))
+
+    def start(store, data=None):
+        return train_module._start_state(config, optimizer, store, data=data)
 
     with CheckpointStore(tmp_path / "run", config.model, keep=1) as store:
-        assert_equal_trees(start(store).variables, filled(config.model, config.seed))
-        given = filled(config.model, 7)
+        assert_equal_trees(start(store).variables, tiny.filled(config.model, config.seed))
+
+        published = tiny.filled(config.model, 5)["params"]["encoder_image"]
+        save_file(torch_tensors(published), tmp_path / "backbone.safetensors")
+        config.train.backbone = str(tmp_path / "backbone.safetensors")
+        params = start(store).params
+        assert_equal_trees(params["encoder_image"], published)
+        assert_equal_trees(params["encoder_flow"], published)
+        assert_equal_trees(params["decode_head"],
+                           tiny.filled(config.model, config.seed)["params"]["decode_head"])
+
+        given = tiny.filled(config.model, 7)
         save_variables(tmp_path / "weights", given, config.model)
         config.init = str(tmp_path / "weights")
         state = start(store)
         assert_equal_trees(state.variables, given)
         assert int(state.step) == 0
 
+        class Position:
+            """Where the data is, as a Grain iterator tells it."""
 
-def test_divergence_names_the_step_and_the_last_checkpoint(tmp_path):
-    config = tiny_config()
-    log = TrainLog(tmp_path, start_step=0, log_steps=1, batch_size=1, learning_rate_fn=lambda _: 0.0)
-    bad = {"loss": jnp.float32(jnp.nan), "grad_norm": jnp.float32(1.0)}
+            def __init__(self, state):
+                self.state = state
+
+            def get_state(self):
+                return self.state
+
+            def set_state(self, state):
+                self.state = state
+
+        trained, data = tiny.filled(config.model, 8), Position({"next_index": 3})
+        state = train_module.create_train_state(trained, optimizer)
+        store.save(3, state.variables, state.optimizer | {"step": np.int32(3)}, data)
+        store.wait()
+        fresh = Position({"next_index": 0})
+        resumed = start(store, fresh)
+        assert_equal_trees(resumed.variables, trained)
+        assert (int(resumed.step), fresh.state) == (3, {"next_index": 3})
+
+
+def test_validation_keeps_the_best_checkpoint_beside_the_newest(tmp_path, monkeypatch, shared_step):
+    config = started_config(tmp_path)
+    config.train.update({"save_steps": 2, "keep": 1})
+    config.validation.update({"dataset": "synthetic", "samples": 3})
+    scores = iter([0.1, 0.4, 0.6, 0.5])  # before the run, and after steps 2, 4 and 6
+
+    def falling_back(self, variables):
+        super(train_module.Validation, self).__init__()
+        value = next(scores)
+        return {"J": value, "F": value, "JF": value}
+
+    monkeypatch.setattr(train_module.Validation, "__call__", falling_back)
+    train(config, tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["4", "6"]
+    assert (tmp_path / "run" / "best").resolve().name == "4"
+    found = [(line["step"], line["validation"]["J"]) for line in lines(tmp_path / "run")
+             if "validation" in line]
+    assert found == [(0, 0.1), (2, 0.4), (4, 0.6), (6, 0.5)]
+    assert 0 <= lines(tmp_path / "run")[0]["flow_threshold"]["J"] <= 1
+    assert (tmp_path / "run" / "validation.png").read_bytes().startswith(b"\x89PNG")
+    best = load_variables(tmp_path / "run" / "best", config.model)
+    newest = load_variables(tmp_path / "run", config.model)
+    assert not np.array_equal(best["params"]["encoder_image"]["norm1"]["scale"],
+                              newest["params"]["encoder_image"]["norm1"]["scale"])
+
+
+def test_divergence_names_the_step_the_samples_and_the_last_checkpoint(tmp_path):
+    config = tiny.tiny_config()
+    source, _ = train_module.make_source(config)
+
+    def settle(store, step, **metrics):
+        log = TrainLog(tmp_path, log_steps=1, batch_size=1, learning_rate_fn=lambda _: 0.0)
+        loop = train_module._Loop(None, None, source, store, log, None)
+        values = {name: jnp.float32(value) for name, value in metrics.items()}
+        loop._settle(train_module._Unsettled(step, values, False, 0.0, np.array([3, 11])))
+
     with CheckpointStore(tmp_path, config.model, keep=1) as store:
-        with pytest.raises(UserError, match=r"diverged: loss nan, .* at step 7; none is saved"):
-            train_module._settle((7, bad, 0.0), log=log, store=store)
+        with pytest.raises(UserError, match=r"diverged: loss nan, .* at step 7 \(samples .*3.*, .*11.*\); "
+                                            r"none is saved"):
+            settle(store, 7, loss=np.nan, grad_norm=1.0)
         store.save(5, {"params": {"a": jnp.zeros(1)}})
-        bad = {"loss": jnp.float32(1.0), "grad_norm": jnp.float32(jnp.inf)}
-        with pytest.raises(UserError, match=r"gradient norm inf at step 9; .* is .*/checkpoints/5;"):
-            train_module._settle((9, bad, 0.0), log=log, store=store)
-    assert log.lines() == []
+        with pytest.raises(UserError, match=r"gradient norm inf at step 9 .* is .*/checkpoints/5;"):
+            settle(store, 9, loss=1.0, grad_norm=np.inf)
+    assert not (tmp_path / "train_log.jsonl").exists()
 
 
 @pytest.mark.parametrize(("field", "value", "message"), [
-    ("batch_size", 6, r"config\.train\.batch_size=6: give a multiple of the 4 devices"),
-    ("epochs", 0, r"config\.train\.epochs=0: give 1 or more"),
-    ("synthetic_samples", 3, r"config\.train\.synthetic_samples=3: give .*batch_size=4"),
-    ("data", "davis", r"config\.train\.data: 'davis' is not one of synthetic"),
+    ("train.batch_size", 6, r"config\.train\.batch_size=6: give a multiple of the 4 devices"),
+    ("train.accumulation", 2, r"multiple of the 4 devices × config\.train\.accumulation=2"),
+    ("train.epochs", 0, r"config\.train\.epochs=0: give 1 or more"),
+    ("train.steps", -1, r"config\.train\.steps=-1: give 0 or more"),
+    ("train.schedule", "never", r"config\.train\.schedule: 'never' is not one of epoch, step"),
+    ("train.synthetic_samples", 3, r"config\.train\.synthetic_samples=3: .*batch_size=4"),
+    ("train.backbone", "none.pth", r"none\.pth: cannot be read"),
+    ("data.dataset", "davis16", r"config\.data\.dataset=davis16: .* run --mode=prepare"),
+    ("data.dataset", "prepared", r"config\.data\.root is empty: name the folder"),
+    ("validation.dataset", "fbms", r"config\.validation\.dataset=fbms: .* run --mode=prepare"),
 ])
-def test_fields_that_do_not_work(tmp_path, field, value, message):
-    config = tiny_config()
-    config.train[field] = value
+def test_fields_that_do_not_work(tmp_path, monkeypatch, field, value, message):
+    config = tiny.tiny_config()
+    section, name = field.split(".")
+    config[section][name] = value
+    monkeypatch.setattr(train_module, "random_variables",
+                        lambda model, seed, only=None: tiny.filled(model, seed))
     with pytest.raises(UserError, match=message):
         train(config, tmp_path)
 
 
-def test_log_holds_means_and_forgets_what_is_done_again(tmp_path):
-    def log(start_step):
-        return TrainLog(tmp_path, start_step=start_step, log_steps=2, batch_size=8,
-                        learning_rate_fn=lambda step: step / 10)
-
-    first = log(0)
-    for step, loss in enumerate((9.0, 2.0, 3.0, 5.0, 6.0), 1):
-        first.add(step, {"loss": loss, "bce": loss, "grad_norm": 2 * loss}, 0.25)
-    written = lines(tmp_path)
-    # Step 1 compiles and is left out; step 5 has no line yet.
-    assert [(line["step"], line["loss"], line["grad_norm"]) for line in written] == [
-        (2, 2.0, 4.0), (4, 4.0, 8.0)]
-    assert [line["learning_rate"] for line in written] == [0.1, 0.3]
-    assert all(line["data_wait_s"] == 0.25 for line in written)
-    assert all(abs(line["step_s"] * line["images_per_s"] - 8) < 1e-3 for line in written)
-    assert first.note == "loss 6.0000"
-
-    with (tmp_path / "train_log.jsonl").open("a") as file:
-        file.write('{"step": 6, "lo')  # killed while writing
-    assert [line["step"] for line in log(3).lines()] == [2]
+@pytest.mark.parametrize(("settings", "samples", "epoch"), [
+    ({"epochs": 3}, 36, 12), ({"steps": 5}, 20, 12), ({"steps": 1}, 12, 12)])
+def test_durations_are_in_epochs_or_steps(settings, samples, epoch):
+    config = tiny.tiny_config()
+    config.train.update(settings)
+    source, epoch_samples = train_module.make_source(config)
+    assert (len(source), epoch_samples) == (samples, epoch)
 
 
 def test_second_signal_is_not_caught():
@@ -250,15 +234,9 @@ def test_second_signal_is_not_caught():
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_state_is_a_pytree_of_arrays():
-    state = TrainState(step=1, params={"a": 2}, batch_stats={}, opt_state=(3,))
-    assert jax.tree.leaves(state) == [1, 2, 3]
-    assert state.variables == {"params": {"a": 2}, "batch_stats": {}}
-
-
 @pytest.mark.parametrize(("field", "axis_name"), [(True, "batch"), (False, None)])
 def test_synchronised_batchnorm_is_a_choice(tmp_path, monkeypatch, field, axis_name):
-    config = tiny_config()
+    config = tiny.tiny_config()
     config.train.sync_batchnorm = field
 
     def stop_here(model_config, *, axis_name):

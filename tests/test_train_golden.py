@@ -17,7 +17,7 @@ from golden import recipe
 from parity import check
 from torch_layout import to_torch
 
-from dattt_jax.train import create_optimizer, loss_fn
+from dattt_jax.train_step import create_optimizer, loss_fn
 
 _DEPTH_WEIGHT = 0.1
 _FLIP = 1e-3  # relative change of a gradient norm by a flipped ReLU
@@ -68,7 +68,7 @@ def test_three_steps_equal_the_authors(backbone, later_loss):
     @jax.jit
     def step(params, batch_stats, opt_state, batch):
         grads, aux = jax.grad(loss_fn, has_aux=True)(
-            params, batch_stats, batch, jax.random.key(0), model=model, depth_weight=_DEPTH_WEIGHT)
+            params, batch_stats, batch, jax.random.split(jax.random.key(0)), model=model, depth_weight=_DEPTH_WEIGHT)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, grads, aux
 
@@ -106,7 +106,7 @@ def test_variants_equal_the_authors(arch, parameters):
     @functools.partial(jax.grad, has_aux=True)
     def decoder_gradient(decode_head, variables, batch):
         return loss_fn(variables["params"] | {"decode_head": decode_head}, variables["batch_stats"],
-                       batch, jax.random.key(0), model=model, depth_weight=_DEPTH_WEIGHT)
+                       batch, jax.random.split(jax.random.key(0)), model=model, depth_weight=_DEPTH_WEIGHT)
 
     grads, aux = decoder_gradient(variables["params"]["decode_head"], variables, batch(0))
     check_first_step(aux, golden, shapes)

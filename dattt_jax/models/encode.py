@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from dattt_jax.models.dattt import DATTT, Features
 
@@ -22,11 +23,12 @@ def images_per_call(height: int, width: int) -> int | None:
 
 
 def encode(model: DATTT, variables: dict, images: Array, *, method: Callable, train: bool = False,
-           key: Array | None = None, at_once: int | None = None) -> Features:
+           keys: Array | None = None, at_once: int | None = None) -> Features:
     """Features of a batch, at most `at_once` images per encoder call.
 
-    The encoders treat images independently, so the pieces give the same features as the whole. Each piece is
-    recomputed in the backward pass: memory for one piece's activations instead of the batch's.
+    The encoders treat images independently and each image has a key of its own, so neither the pieces nor the
+    devices a batch is spread over change the features. Each piece is recomputed in the backward pass: memory
+    for one piece's activations instead of the batch's.
 
     Args:
         model: the network.
@@ -34,29 +36,26 @@ def encode(model: DATTT, variables: dict, images: Array, *, method: Callable, tr
         images: normalised, [B, H, W, 3].
         method: `model.encode_image` or `model.encode_flow`.
         train: drop-path on.
-        key: PRNG key of the drop-path coins; needed if `train`.
+        keys: PRNG keys [B] of the drop-path coins; needed if `train`.
         at_once: images per call; None encodes the batch in one.
 
     Returns:
         Four feature maps [B, h_i, w_i, C_i].
     """
-    batch = images.shape[0]
-    if at_once is None or at_once >= batch:
-        rngs = {"drop_path": key} if train else None
-        return model.apply(variables, images, train=train, method=method, rngs=rngs)
-
     def encode_one(item: tuple[Array, Array | None]) -> Features:
-        image, image_key = item
-        rngs = {"drop_path": image_key} if train else None
+        image, key = item
+        rngs = {"drop_path": key} if train else None
         features = model.apply(variables, image[None], train=train, method=method, rngs=rngs)
         return tuple(f[0] for f in features)
 
+    items = (images, keys if train else None)
+    if at_once is None or at_once >= images.shape[0]:
+        return jax.vmap(encode_one)(items)
     # Inside a scan nothing can merge the recomputation with the first computation, so no barriers are needed.
-    keys = jax.random.split(key, batch) if train else None
-    return jax.lax.map(jax.checkpoint(encode_one, prevent_cse=False), (images, keys), batch_size=at_once)
+    return jax.lax.map(jax.checkpoint(encode_one, prevent_cse=False), items, batch_size=at_once)
 
 
-def apply_in_pieces(model: DATTT, variables: dict, image: Array, flow: Array, key: Array
+def apply_in_pieces(model: DATTT, variables: dict, image: Array, flow: Array, keys: Array
                     ) -> tuple[dict[str, Array], dict]:
     """`model.apply` in training mode with `encode` in the place of the encoders.
 
@@ -65,16 +64,16 @@ def apply_in_pieces(model: DATTT, variables: dict, image: Array, flow: Array, ke
         variables: its variables.
         image: normalised frames [B, H, W, 3].
         flow: normalised flow renderings [B, H, W, 3].
-        key: PRNG key of the drop-path coins.
+        keys: PRNG keys [B] of the drop-path coins.
 
     Returns:
         ({'mask', 'depth'} logits as of `DATTT.__call__`, {'batch_stats': updated}).
     """
     at_once = images_per_call(*image.shape[1:3])
-    image_key, flow_key = jax.random.split(key)
-    image_features = encode(model, variables, image, method=model.encode_image, train=True, key=image_key,
+    image_keys, flow_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    image_features = encode(model, variables, image, method=model.encode_image, train=True, keys=image_keys,
                             at_once=at_once)
-    flow_features = encode(model, variables, flow, method=model.encode_flow, train=True, key=flow_key,
+    flow_features = encode(model, variables, flow, method=model.encode_flow, train=True, keys=flow_keys,
                            at_once=at_once)
     return model.apply(variables, image_features, flow_features, train=True, method=model.decode,
                        mutable=["batch_stats"])

@@ -1,0 +1,150 @@
+"""Training in real processes: two that train together, and one that is killed again and again."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from dattt_jax.checkpoints import load_variables, save_variables
+from dattt_jax.models import mit
+
+CHILD = Path(__file__).parent / "training_child.py"
+
+
+@pytest.fixture(autouse=True)
+def _tiny_backbone(monkeypatch):
+    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    model = tiny.tiny_config().model
+    save_variables(tmp_path / "weights", tiny.filled(model), model)
+    return str(tmp_path / "weights")
+
+
+def start(**settings):
+    return subprocess.Popen([sys.executable, CHILD, json.dumps(settings)], stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "train_log.jsonl").read_text().splitlines()]
+
+
+def assert_close(found, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), found, expected)
+
+
+def test_two_processes_train_the_same_model_as_one(tmp_path, weights):
+    """Then one process of four devices goes on where the two stopped."""
+    model = tiny.tiny_config().model
+    alone = start(workdir=str(tmp_path / "alone"), init=weights, steps=4, sgd=True)
+    shared = {"workdir": str(tmp_path / "together"), "init": weights, "steps": 4, "sgd": True,
+              "coordinator": f"127.0.0.1:{free_port()}", "processes": 2}
+    pair = [start(**shared, process=i) for i in range(2)]
+    for process in (alone, *pair):
+        finish(process)
+    expected = load_variables(tmp_path / "alone", model)
+    assert_close(load_variables(tmp_path / "together", model), expected)
+    losses = [[line["loss"] for line in lines(tmp_path / name)] for name in ("alone", "together")]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    assert len(losses[0]) == 4  # one process of the two writes the log
+
+    # The checkpoint of two processes is read by one on four devices, which goes on with the data they left.
+    for name in ("alone", "together"):
+        devices = 4 if name == "together" else 1
+        output = finish(start(workdir=str(tmp_path / name), init=weights, steps=6, devices=devices,
+                              sgd=True))
+        assert "resuming from" in output
+    assert_close(load_variables(tmp_path / "together", model), load_variables(tmp_path / "alone", model))
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path, weights):
+    shared = {"workdir": str(tmp_path / "together"), "init": weights, "steps": 100000,
+              "coordinator": f"127.0.0.1:{free_port()}", "processes": 2}
+    pair = [start(**shared, process=i) for i in range(2)]
+    log = tmp_path / "together" / "train_log.jsonl"
+    deadline = time.monotonic() + 240
+    while not (log.exists() and len(log.read_text().splitlines()) > 3):
+        assert time.monotonic() < deadline and pair[0].poll() is None, pair[0].communicate()[0]
+        time.sleep(0.05)
+    pair[1].send_signal(signal.SIGTERM)
+    first, second = map(finish, pair)
+    assert "stopped by another process after step" in first
+    assert "stopped by SIGTERM after step" in second
+    steps = [output.split("after step ")[1].split()[0] for output in (first, second)]
+    assert steps[0] == steps[1]
+    assert str(max(int(p.name) for p in (tmp_path / "together" / "checkpoints").iterdir())) == steps[0]
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, weights):
+    """Kills while it starts, steps, saves and tidies up; the seed only picks the moments."""
+    model = tiny.tiny_config().model
+    moments = random.Random(0)
+    server = subprocess.Popen([sys.executable, CHILD, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True)
+    log = tmp_path / "cut" / "train_log.jsonl"
+
+    def run(workdir):
+        request = {"workdir": str(workdir), "init": weights, "steps": 20}
+        print(json.dumps(request), file=server.stdin, flush=True)
+        return int(server.stdout.readline())
+
+    def status():
+        return int(server.stdout.readline())
+
+    def logged():
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
+    def kill_after(child, new_lines):
+        before, deadline = logged(), time.monotonic() + 120
+        while new_lines and logged() < before + new_lines and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.04 if new_lines else 2.0))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        return status() == -signal.SIGKILL
+
+    try:
+        run(tmp_path / "whole")
+        assert status() == 0
+        kills = [kill_after(run(tmp_path / "cut"), new_lines) for new_lines in (0, 3, 0, 4, 1, 2)]
+        steps = {p.name for p in (tmp_path / "cut" / "checkpoints").iterdir() if p.name.isdecimal()}
+        assert steps
+        for step in steps:  # whatever has a step's name can be read
+            load_variables(tmp_path / "cut" / "checkpoints" / step, model)
+        run(tmp_path / "cut")
+        assert status() == 0
+    finally:
+        server.kill()
+        server.communicate()
+    assert sum(kills) >= 4
+    expected, found = (load_variables(tmp_path / name, model) for name in ("whole", "cut"))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    losses = [{(line["step"], line["loss"]) for line in lines(tmp_path / name)} for name in ("whole", "cut")]
+    assert {step for step, _ in losses[0]} == set(range(1, 21))
+    assert losses[1] <= losses[0]  # a resumed run logs again what it does again, and that was the same

@@ -1,0 +1,29 @@
+"""The real network with one block per stage: it compiles in seconds."""
+
+import numpy as np
+from flax import traverse_util
+
+from configs import base
+from dattt_jax.models import mit
+from dattt_jax.variables import variable_shapes
+
+SIZES = mit.MiTSizes((8, 16, 20, 32), (1, 1, 1, 1))
+
+
+def tiny_config():
+    """Training of a tiny network for six steps of four samples; `mit_b0` must be patched to `SIZES`."""
+    config = base.get_config()
+    config.input_size = (32, 32)
+    config.model.backbone = "mit_b0"
+    config.model.decoder_features = 8
+    config.train.update({"batch_size": 4, "synthetic_samples": 12, "epochs": 2, "save_steps": 4,
+                         "log_steps": 2})
+    return config
+
+
+def filled(model_config, seed=0):
+    """Random variables of a sensible size, without compiling the initialisation."""
+    rng = np.random.default_rng(seed)
+    flat = {key: rng.normal(1.0 if key[-1] in ("scale", "var") else 0.0, 0.1, s.shape).astype(np.float32)
+            for key, s in traverse_util.flatten_dict(variable_shapes(model_config)).items()}
+    return traverse_util.unflatten_dict(flat)
