@@ -18,6 +18,7 @@ class VideoFiles:
         flows: frame name -> colour-wheel rendering of the forward flow; may be empty or sparse.
         depths: frame name -> depth map (grey .png of 8 or 16 bit, or .npy); may be empty or sparse.
         category: class of the primary object where the data set has classes, else ''.
+        dataset: name in `DATASETS`; `decode_masks` follows its colour convention. '' has none of its own.
     """
 
     name: str
@@ -26,3 +27,4 @@ class VideoFiles:
     flows: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     depths: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     category: str = ""
+    dataset: str = ""
