@@ -4,6 +4,7 @@ python main.py --mode=segment --config=configs/demo.py --workdir=OUT --config.se
 """
 
 import importlib
+import logging as stdlib_logging
 import os
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ MODES = {
     "eval": "dattt_jax.evaluate:evaluate",
     "score": "dattt_jax.score:score",
     "convert": "dattt_jax.convert:convert",
+    "prepare": "dattt_jax.prepare:prepare",
+    "doctor": "dattt_jax.doctor:doctor",
 }
 
 FLAGS = flags.FLAGS
@@ -30,6 +33,10 @@ config_flags.DEFINE_config_file("config", None, "The experiment, for example con
                                 lock_config=True)
 flags.DEFINE_enum("mode", None, list(MODES), "What to do.")
 flags.DEFINE_string("workdir", None, "Folder for everything this run writes.")
+flags.DEFINE_string("coordinator", None, "host:port of process 0, for training with several processes; "
+                    "'auto' asks the cluster (Slurm, TPU, MPI, Kubernetes).")
+flags.DEFINE_integer("num_processes", None, "How many processes there are; not with --coordinator=auto.")
+flags.DEFINE_integer("process_id", None, "Which of them this is, from 0; not with --coordinator=auto.")
 flags.mark_flags_as_required(["config", "mode", "workdir"])
 
 
@@ -49,6 +56,24 @@ def set_up_jax(cache_dir: str, input_size: tuple[int, int]) -> None:
     logging.info("%d × %s", jax.device_count(), jax.devices()[0].device_kind)
 
 
+def join_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Makes this process one of several that train together; nothing without a coordinator."""
+    if coordinator is None:
+        return
+    import jax
+
+    try:
+        if coordinator == "auto":
+            jax.distributed.initialize()
+        elif not coordinator.rpartition(":")[2].isdecimal() or None in (num_processes, process_id):
+            raise ValueError("give host:port, --num_processes and --process_id, or 'auto' on a cluster")
+        else:
+            jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (ValueError, RuntimeError) as error:
+        where = "no cluster answers: " if coordinator == "auto" else ""
+        raise UserError(f"--coordinator={coordinator}: {where}{str(error).splitlines()[0]}") from error
+
+
 def main(argv: list[str]) -> None:
     """Runs the mode."""
     if len(argv) > 1:
@@ -58,6 +83,7 @@ def main(argv: list[str]) -> None:
         Path(FLAGS.workdir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={FLAGS.workdir}: cannot make the folder ({error.strerror})") from error
+    join_processes(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     set_up_jax(FLAGS.config.compile_cache_dir, FLAGS.config.input_size)
     module, function = MODES[FLAGS.mode].split(":")
     getattr(importlib.import_module(module), function)(FLAGS.config, FLAGS.workdir)
@@ -82,6 +108,7 @@ def run() -> None:
     """`main` with errors of the user's told in one line: exit status 2, no traceback."""
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
+    stdlib_logging.getLogger("jax").setLevel("WARNING")  # else: that there is no TPU here
     try:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:

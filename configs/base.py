@@ -28,6 +28,8 @@ def get_config() -> ConfigDict:
     config.model.drop_path = 0.1  # drop-path rate of the last block (MiT 0.1, Swin 0.2)
     config.model.remat = False  # recompute encoder blocks in the backward pass: less memory, more time
     config.model.dtype = "float32"  # compute type: float32 or bfloat16; parameters and losses stay float32
+    # Auxiliary heads, trained jointly: rotation (for the objective of that name), reconstruction (for mae).
+    config.model.heads = ()
 
     config.ttt = ConfigDict()
     config.ttt.strategy = "mwi"  # base, n, mwi, ltv, grouped_mwi, grouped_ltv (section 3.3)
@@ -44,19 +46,50 @@ def get_config() -> ConfigDict:
     config.data.root = ""  # folder of the data set; unused by synthetic
     config.data.split = ""  # part of the data set, for example val; '' = the data set's usual one
 
+    config.doctor = ConfigDict()
+    config.doctor.use = "any"  # exit 0 only if the data would work for this: train, eval, or any of them
+    config.doctor.threads = 4  # files decoded at a time
+
     config.flow = ConfigDict()
-    config.flow.method = "dis"  # optical flow estimator, see input_pipeline/flow
+    config.flow.method = "dis"  # dis, raft_small, raft_large (both need weights), files (needs root)
     config.flow.last_frame = "repeat"  # flow of the last frame: repeat, backward or drop
+    config.flow.weights = ""  # raft: the file that --mode=convert made of published weights
+    config.flow.iterations = 12  # raft: refinements of the flow; the authors test with 20 to 32
+    config.flow.dtype = "float32"  # raft: compute type of encoders and update, float32 or bfloat16
+    config.flow.batch_size = 0  # raft: pairs of frames at once; 0 = 4 on an accelerator, 1 on a CPU
+    # raft: largest correlation held in memory, GiB (1920x1080: 5.3); above, computed anew in each iteration.
+    config.flow.volume_gib = 6.0
+    config.flow.root = ""  # files: folder with <video>/<frame>.flo, .png (KITTI's or a rendering) or .jpg
+
+    config.depth = ConfigDict()  # depth targets that --mode=prepare makes
+    # lite_mono, lite_mono_small, lite_mono_tiny, lite_mono_8m, monodepth2, transformers; '' = none
+    config.depth.method = ""
+    # The file that --mode=convert made of published weights; transformers: a model's name or folder.
+    config.depth.weights = ""
+    config.depth.dtype = "float32"  # compute type: float32 or bfloat16; not transformers
+    config.depth.flip = False  # blend with the mirrored frame's depth: twice the time; not transformers
+    config.depth.kind = ""  # transformers: what it predicts, inverse, relative or metric; '' = by its type
+
+    config.prepare = ConfigDict()
+    # Folder of computed flow and depth, kept for later runs; '' = in the workdir, removed when done.
+    config.prepare.cache = ""
+    config.prepare.annotated_only = False  # keep only annotated frames (training needs no others): less disk
+    config.prepare.threads = 4  # frames worked on at a time
 
     config.train = ConfigDict()
-    config.train.data = "synthetic"  # training source
-    config.train.batch_size = 8  # samples per step over all devices (section 4.1)
-    config.train.epochs = 10  # passes over the training source (section 4.1)
+    # Published SegFormer or Swin weights (.pth, .safetensors) for both encoders, the decoders random; config.init
+    # comes before it, and a checkpoint in the workdir before both.
+    config.train.backbone = ""
+    config.train.batch_size = 8  # samples per step over all devices and processes (section 4.1)
+    config.train.accumulation = 1  # pieces of a batch worked through one after the other: less memory
+    config.train.epochs = 10  # passes over the training data (section 4.1)
+    config.train.steps = 0  # optimiser steps, in place of epochs; 0 = count in epochs
     config.train.synthetic_samples = 16000  # samples that make an epoch of the endless synthetic source
     config.train.learning_rate = 6e-5  # AdamW, at the start (section 4.1)
     config.train.final_learning_rate = 1e-5  # end of the cosine schedule (authors' code)
+    config.train.schedule = "epoch"  # the cosine moves once per epoch (authors' code) or per step: epoch, step
     config.train.weight_decay = 0.01  # AdamW, on every parameter (authors' code)
-    config.train.depth_weight = 0.1  # λ of BCE + λ·SILog (equation 5)
+    config.train.depth_weight = 0.1  # λ of BCE + λ·SILog (equation 5); 0 trains without depth targets
     config.train.hue = True  # hue jitter of ±18 (of 180) among the photometric operations (authors' code)
     config.train.resize_crop = False  # random resize and crop; commented out in the authors' code
     config.train.sync_batchnorm = True  # batch statistics over all devices, else per device
@@ -64,6 +97,12 @@ def get_config() -> ConfigDict:
     config.train.keep = 2  # newest checkpoints kept
     config.train.log_steps = 20  # optimiser steps between log lines
     config.train.threads = 2  # host threads that make samples
+
+    config.validation = ConfigDict()  # J and F of held-out frames at every checkpoint, to keep the best one
+    config.validation.dataset = ""  # synthetic, prepared, or '' for no validation
+    config.validation.root = ""  # folder of the prepared data
+    config.validation.samples = 200  # frames, spread evenly over the data
+    config.validation.seed = 1000  # of synthetic frames; never the training seed
 
     # Fields and their meaning: input_pipeline/synthetic.
     config.synthetic = ConfigDict(dataclasses.asdict(SyntheticConfig()))
@@ -73,23 +112,33 @@ def get_config() -> ConfigDict:
     config.segment.save_probability = False  # also write probability/ as 8-bit grey PNG, 255 · p
     config.segment.overlay = True  # write overlay.mp4
 
-    config.eval = ConfigDict()
-    config.eval.data = "synthetic"  # evaluation source: synthetic, or a folder with frames/ and masks/
-    config.eval.strategies = ("base", "n", "mwi", "ltv")  # each is run on every video
+    config.eval = ConfigDict()  # of the videos in config.data
+    config.eval.strategies = ("base", "n", "mwi", "ltv")  # each on every video; see config.ttt.strategy
+    config.eval.protocol = "all"  # scoring preset, see dattt_jax/metrics/protocols.py
+    # Frames that are adapted on and predicted: all, or only the annotated ones (authors' code), whose flow
+    # still goes to the next frame of the video.
+    config.eval.frames = "all"
+    # Beside J and F: region_F (equation 6), saliency (MAE, S, F and E of the soft maps; needs pysodmetrics).
+    config.eval.measures = ()
+    config.eval.curves = False  # also score every frame after each TTT epoch (Figure 5); slower
+    config.eval.overlays = True  # write overlays/<strategy>/<video>.mp4
+    # Robustness: evaluate under these, too, flow computed from the corrupted frames. name:level as in
+    # gaussian_noise:2, name for all its levels, robust_vos, davis_c or all; see input_pipeline/corruptions.
+    config.eval.corruptions = ()
+    config.eval.temporally_consistent = False  # one random draw per corrupted video instead of one per frame
     config.eval.clips = 4  # number of held-out synthetic clips
     config.eval.seed = 1000  # of the held-out synthetic clips and of corruptions; never the training seed
     config.eval.shifted = True  # shift the appearance of the synthetic clips away from training
-    # Corrupts the frames (flow is computed from the corrupted ones): name:level as in gaussian_noise:2, or
-    # aoc:0 … aoc:9 of the Robust-VOS benchmark, see input_pipeline/corruptions; '' = clean.
-    config.eval.corruption = ""
-    config.eval.temporally_consistent = False  # one random draw per video instead of one per frame
-    config.eval.curves = False  # also score every frame after each TTT epoch (Figure 5); slower
-    config.eval.protocol = "all"  # scoring preset, see dattt_jax/metrics/protocols.py
+    config.eval.devices = 0  # local devices the videos are spread over; 0 = all
+    # Part of the videos this process does, as in 2/4, where several share --workdir without --coordinator;
+    # part 1 waits for the others and writes the tables. '' = all, or as --coordinator gives it.
+    config.eval.part = ""
 
     config.score = ConfigDict()
     config.score.pred = ""  # folder of predicted masks
     config.score.gt = ""  # folder of ground-truth masks
     config.score.protocol = "davis16"  # scoring preset, or 'every' for all of them side by side
+    config.score.measures = ()  # beside J and F, see config.eval.measures
 
     config.convert = ConfigDict()
     config.convert.input = ""  # .pth or .safetensors file

@@ -27,4 +27,7 @@ def get_config() -> ConfigDict:
     config.train.synthetic_samples = 1360
     config.train.learning_rate = 1e-3
     config.train.final_learning_rate = 1e-5
+    config.train.save_steps = 85  # twice per epoch, each time with a validation of about two seconds
+    config.validation.dataset = "synthetic"
+    config.validation.samples = 64
     return config

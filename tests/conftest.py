@@ -1,10 +1,11 @@
-"""Four CPU devices, parsed absl flags, and the golden inputs for every test."""
+"""Four CPU devices, parsed absl flags, and the parity table, for every test and every worker of pytest-xdist."""
 
 import os
 import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from absl import flags
 
 os.environ["XLA_FLAGS"] = (
@@ -12,14 +13,32 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of the suite's time and many tests build the same small networks: programs compiled in
-# this session are kept in a folder of its own, for the commands that tests start too.
-_CACHE = tempfile.TemporaryDirectory(prefix="dattt_jax_test_programs_")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+# this session are kept in a folder of its own, for the workers and the commands that tests start too.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="dattt_jax_test_programs_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 # Grain reads absl flags when it starts workers; under pytest nobody parses them.
 flags.FLAGS.mark_as_parsed()
+
+
+def pytest_sessionfinish(session):
+    """A worker hands its part of the parity table to the process that prints it."""
+    import parity
+
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["parity"] = list(parity.LARGEST.items())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Takes a worker's part of the parity table."""
+    import parity
+
+    for what, (largest, kind) in getattr(node, "workeroutput", {}).get("parity", ()):
+        parity.remember(what, largest, kind)
 
 
 def pytest_terminal_summary(terminalreporter):

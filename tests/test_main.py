@@ -39,6 +39,7 @@ def test_help_is_help():
     (["--workdir=README.md"], "--workdir=README.md: cannot make the folder"),
     (["--mode=fly"], "train|segment|eval"),
     (["--colour=red"], "colour"),
+    (["--coordinator=localhost:99"], "--coordinator=localhost:99: give host:port, --num_processes and"),
 ])
 def test_a_mistake_gives_one_line_and_status_2(arguments, message, tmp_path):
     if not any(a.startswith("--config=") for a in arguments):

@@ -57,13 +57,20 @@ class SyntheticTrainSource:
         if not 0 <= index < self._length:
             raise IndexError(f"sample {index} of {self._length}")
         renderer = ClipRenderer(self._config, self._seed, index)
-        frame = int(np.random.default_rng([self._seed, index]).integers(self._config.num_frames))
+        frame = self._frame(index)
         image, rendering = renderer.frame(frame, with_flow=self._flow_method == "exact")
         flow = rendering.flow
         if flow is None:
             flow = self._flow()(image, renderer.frame(frame + 1, with_flow=False)[0])
         return {"image": image, "flow": flow_to_rgb(flow), "mask": rendering.mask[..., None],
                 "depth": relative_depth(rendering)[..., None]}
+
+    def name(self, index: int) -> str:
+        """`<clip>/<frame>` of sample `index`, for people."""
+        return f"synthetic_{index:05d}/{self._frame(index):05d}"
+
+    def _frame(self, index: int) -> int:
+        return int(np.random.default_rng([self._seed, index]).integers(self._config.num_frames))
 
     def _flow(self) -> FlowMethod:
         if not hasattr(self._local, "flow"):
