@@ -56,24 +56,6 @@ def set_up_jax(cache_dir: str, input_size: tuple[int, int]) -> None:
     logging.info("%d × %s", jax.device_count(), jax.devices()[0].device_kind)
 
 
-def join_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Makes this process one of several that train together; nothing without a coordinator."""
-    if coordinator is None:
-        return
-    import jax
-
-    try:
-        if coordinator == "auto":
-            jax.distributed.initialize()
-        elif not coordinator.rpartition(":")[2].isdecimal() or None in (num_processes, process_id):
-            raise ValueError("give host:port, --num_processes and --process_id, or 'auto' on a cluster")
-        else:
-            jax.distributed.initialize(coordinator, num_processes, process_id)
-    except (ValueError, RuntimeError) as error:
-        where = "no cluster answers: " if coordinator == "auto" else ""
-        raise UserError(f"--coordinator={coordinator}: {where}{str(error).splitlines()[0]}") from error
-
-
 def main(argv: list[str]) -> None:
     """Runs the mode."""
     if len(argv) > 1:
@@ -83,7 +65,10 @@ def main(argv: list[str]) -> None:
         Path(FLAGS.workdir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={FLAGS.workdir}: cannot make the folder ({error.strerror})") from error
-    join_processes(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if FLAGS.coordinator is not None:
+        from dattt_jax.parallel import join_processes
+
+        join_processes(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     set_up_jax(FLAGS.config.compile_cache_dir, FLAGS.config.input_size)
     module, function = MODES[FLAGS.mode].split(":")
     getattr(importlib.import_module(module), function)(FLAGS.config, FLAGS.workdir)

@@ -4,18 +4,64 @@ One `pmap` over all devices of all processes. The state has no device axis: each
 replicated over its own devices, and feeds them its own part of the batch.
 """
 
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
+from dattt_jax.errors import UserError
 from dattt_jax.train_step import Batch, Metrics, TrainState, train_step
 
 # (state, this process's batch, key, stop) -> (state, metrics, stop of any process)
 StepFn = Callable[[TrainState, Batch, jax.Array, bool], tuple[TrainState, Metrics, jax.Array]]
 
 AXIS = "batch"  # the pmap axis
+_JOIN_S = 300.0  # how long processes wait for each other
+
+
+def join_processes(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
+    """Makes this process one of several that train together; before anything else uses a device.
+
+    Args:
+        coordinator: `host:port` of process 0, or 'auto' to ask the cluster for all three.
+        num_processes: how many there are.
+        process_id: which of them this is, from 0.
+
+    Raises:
+        UserError: an argument is wrong, or process 0 does not answer within five minutes.
+    """
+    try:
+        if coordinator == "auto":
+            jax.distributed.initialize()
+            return
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal() or num_processes is None or process_id is None:
+            raise ValueError("give host:port, --num_processes and --process_id, or 'auto' on a cluster")
+        if process_id > 0:
+            _wait_for(host, int(port), _JOIN_S)
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (ValueError, RuntimeError) as error:
+        where = "no cluster answers: " if coordinator == "auto" else ""
+        raise UserError(f"--coordinator={coordinator}: {where}{str(error).splitlines()[0]}") from error
+
+
+def _wait_for(host: str, port: int, seconds: float) -> None:
+    """Waits until somebody listens there: JAX would end the process if nobody does."""
+    deadline = time.monotonic() + seconds
+    logging.info("waiting for process 0 at %s:%d", host, port)
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ValueError(f"process 0 does not answer ({error}); is it started, and the address "
+                                 "right?") from error
+            time.sleep(0.5)
 
 
 def parallel_step(devices: list[jax.Device], **step_args: Any) -> StepFn:

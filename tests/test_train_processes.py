@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import tiny
 
+from dattt_jax import parallel
 from dattt_jax.checkpoints import load_variables, save_variables
+from dattt_jax.errors import UserError
 from dattt_jax.models import mit
 
 CHILD = Path(__file__).parent / "training_child.py"
@@ -81,6 +83,12 @@ def test_two_processes_train_the_same_model_as_one(tmp_path, weights):
                               sgd=True))
         assert "resuming from" in output
     assert_close(load_variables(tmp_path / "together", model), load_variables(tmp_path / "alone", model))
+
+
+def test_a_coordinator_that_nobody_starts_is_told(monkeypatch):
+    monkeypatch.setattr(parallel, "_JOIN_S", 0.1)
+    with pytest.raises(UserError, match=r"--coordinator=127\.0\.0\.1:\d+: process 0 does not answer"):
+        parallel.join_processes(f"127.0.0.1:{free_port()}", 2, 1)
 
 
 def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path, weights):

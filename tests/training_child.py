@@ -13,18 +13,18 @@ import sys
 
 def train_tiny(settings):
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={settings.get('devices', 1)}"
-    import jax
     import optax
     import tiny
     from absl import logging
 
     from dattt_jax import train as train_module
     from dattt_jax.models import mit
+    from dattt_jax.parallel import join_processes
 
     logging.set_verbosity(logging.INFO)
     if "coordinator" in settings:
-        jax.distributed.initialize(settings["coordinator"], settings["processes"], settings["process"],
-                                   coordinator_bind_address=settings["coordinator"])
+        os.environ["JAX_COORDINATOR_BIND_ADDRESS"] = settings["coordinator"]  # loopback only
+        join_processes(settings["coordinator"], settings["processes"], settings["process"])
     mit.MIT_SIZES["mit_b0"] = tiny.SIZES
     config = tiny.tiny_config()
     config.init = settings["init"]
