@@ -64,24 +64,21 @@ def assert_close(found, expected):
 def test_two_processes_train_the_same_model_as_one(tmp_path, weights):
     """Then one process of four devices goes on where the two stopped."""
     model = tiny.tiny_config().model
-    alone = start(workdir=str(tmp_path / "alone"), init=weights, steps=4, sgd=True)
+    alone = start(workdir=str(tmp_path / "alone"), init=weights, steps=6, sgd=True)
     shared = {"workdir": str(tmp_path / "together"), "init": weights, "steps": 4, "sgd": True,
               "coordinator": f"127.0.0.1:{free_port()}", "processes": 2}
     pair = [start(**shared, process=i) for i in range(2)]
     for process in (alone, *pair):
         finish(process)
-    expected = load_variables(tmp_path / "alone", model)
-    assert_close(load_variables(tmp_path / "together", model), expected)
+    assert_close(load_variables(tmp_path / "together", model),
+                 load_variables(tmp_path / "alone" / "checkpoints" / "4", model))
     losses = [[line["loss"] for line in lines(tmp_path / name)] for name in ("alone", "together")]
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
-    assert len(losses[0]) == 4  # one process of the two writes the log
+    np.testing.assert_allclose(losses[1], losses[0][:4], rtol=1e-5)
+    assert len(losses[1]) == 4  # one process of the two writes the log
 
     # The checkpoint of two processes is read by one on four devices, which goes on with the data they left.
-    for name in ("alone", "together"):
-        devices = 4 if name == "together" else 1
-        output = finish(start(workdir=str(tmp_path / name), init=weights, steps=6, devices=devices,
-                              sgd=True))
-        assert "resuming from" in output
+    output = finish(start(workdir=str(tmp_path / "together"), init=weights, steps=6, devices=4, sgd=True))
+    assert "resuming from" in output
     assert_close(load_variables(tmp_path / "together", model), load_variables(tmp_path / "alone", model))
 
 
