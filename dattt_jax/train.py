@@ -38,6 +38,8 @@ from input_pipeline.synthetic import SyntheticConfig, SyntheticTrainSource
 
 SCHEDULES = ("epoch", "step")  # how often the learning rate changes
 
+_ENDLESS = 2**31 - 1  # samples of the synthetic source; the order does not depend on how long a run is
+
 
 def train(config: ml_collections.ConfigDict, workdir: str | Path) -> TrainState:
     """Trains `config.model` until its steps are done or a signal asks to stop.
@@ -89,8 +91,8 @@ def make_source(config: ml_collections.ConfigDict) -> tuple[Any, int]:
     """The training data `config.data` names.
 
     Returns:
-        (random-access source of samples, samples of an epoch). The synthetic source is as long as
-        the run, since each sample is drawn from its number: every epoch has samples of its own.
+        (random-access source of samples, samples of an epoch). The synthetic source draws each sample
+        from its number and is practically endless: every epoch has samples of its own.
 
     Raises:
         UserError: there is no such source, it is not prepared, or it holds less than a batch.
@@ -98,8 +100,7 @@ def make_source(config: ml_collections.ConfigDict) -> tuple[Any, int]:
     settings = config.train
     if config.data.dataset == "synthetic":
         samples = settings.synthetic_samples
-        drawn = settings.steps * settings.batch_size or settings.epochs * samples
-        source = _synthetic_source(config, config.seed, max(drawn, samples))
+        source = _synthetic_source(config, config.seed, _ENDLESS)
         field = f"config.train.synthetic_samples={samples}"
     else:
         source = _prepared_source(config, config.data, "config.data")
