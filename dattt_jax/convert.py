@@ -18,11 +18,11 @@ from absl import logging
 from flax import traverse_util
 
 from dattt_jax.checkpoints import save_variables
+from dattt_jax.convert_networks import convert_network, read_parts, recognise_network
 from dattt_jax.errors import UserError
 from dattt_jax.models import BACKBONES
 from dattt_jax.torch_layouts import TorchWeights, network_fields, recognise
 from dattt_jax.variables import Variables, random_variables, variable_shapes
-from dattt_jax.weight_files import read_state_dict
 
 Key = tuple[str, ...]
 
@@ -91,14 +91,15 @@ def from_torch_backbone(state_dict: Mapping[str, np.ndarray],
 
 
 def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """The mode: a file of PyTorch weights to a checkpoint that `config.init` can name.
+    """The mode: PyTorch weights to a checkpoint that `config.init` can name, or a flow or depth network.
 
     A DATTT checkpoint becomes the whole network. A backbone goes into both encoders, and the decode
-    head is the random initialisation of `config.seed`. One line is printed when all is done.
+    head is the random initialisation of `config.seed`. Weights of RAFT, Lite-Mono or MonoDepth2
+    become a file for `config.flow.weights` or `config.depth.weights`. What was made is printed.
 
     Args:
         config: fields `convert.input`, `convert.strict`, `model` and `seed`.
-        workdir: folder of the checkpoint.
+        workdir: folder of the checkpoint or file.
 
     Raises:
         UserError: the file cannot be read or does not fit `config.model`, or the checkpoint cannot
@@ -108,7 +109,14 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
     if not path:
         raise UserError("config.convert.input is empty: name a .pth or .safetensors file, for "
                         "example --config.convert.input=mit_b1.pth")
-    state_dict = read_state_dict(path)
+    state_dict, numbers = read_parts(path)
+    try:
+        other = recognise_network(state_dict, numbers)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if other is not None:
+        print("\n".join(convert_network(path, other, workdir)))
+        return
     try:
         weights = _recognise(state_dict, config.model, config.convert.strict)
         initial = None

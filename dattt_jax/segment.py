@@ -11,13 +11,14 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
+from dattt_jax.estimators import flow_method, flow_of_video
 from dattt_jax.inference import Network, load_network, loss_values, to_mask
 from dattt_jax.progress import Progress
 from dattt_jax.stopwatch import Stopwatch
 from dattt_jax.ttt import Strategy, create_strategy
 from dattt_jax.visualize import overlay
 from input_pipeline.clip import FlowClip
-from input_pipeline.flow import create_flow
+from input_pipeline.flow import FlowMethod, RenderingSource
 from input_pipeline.images import read_mask
 from input_pipeline.video_io import Video, open_video
 from input_pipeline.writers import VideoWriter, write_json, write_mask, write_probability
@@ -50,9 +51,10 @@ def _segment(config: ConfigDict, workdir: Path, watch: Stopwatch) -> dict[str, A
     if len(video) < 2:
         raise UserError(f"{config.segment.input} has one frame: motion needs at least two")
     strategy = create_strategy(config.ttt.strategy, steps=config.ttt.steps, groups=config.ttt.groups)
+    flow = flow_of_video(flow_method(config), Path(config.segment.input).stem, video.frame_names)
     network = load_network(config)
     _claim(workdir, str(config.segment.input))
-    losses, skipped = _write_masks(config, workdir, video, network, strategy, watch)
+    losses, skipped = _write_masks(config, workdir, video, flow, network, strategy, watch)
     if config.segment.overlay:
         with watch.measure("overlay"):
             write_overlay(video, workdir, set(losses))
@@ -61,7 +63,7 @@ def _segment(config: ConfigDict, workdir: Path, watch: Stopwatch) -> dict[str, A
         "frame_size": list(video.frame_size), "fps": video.fps, "init": str(config.init),
         "input_size": list(config.input_size),
         "strategy": config.ttt.strategy, "steps": strategy.steps, "skipped_steps": skipped,
-        "flow": config.flow.to_dict(), "seed": config.seed, "losses": losses,
+        "flow": config.flow.to_dict() | {"identity": flow.identity}, "seed": config.seed, "losses": losses,
         "seconds": _seconds(watch, network, video, len(losses), strategy, time.perf_counter() - start),
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}", "jax": jax.__version__,
     }
@@ -80,7 +82,8 @@ def _claim(workdir: Path, clip: str) -> None:
     write_json(path, {"input": clip, "finished": False})
 
 
-def _write_masks(config: ConfigDict, workdir: Path, video: Video, network: Network, strategy: Strategy,
+def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMethod | RenderingSource,
+                 network: Network, strategy: Strategy,
                  watch: Stopwatch) -> tuple[dict[str, list[float]], int]:
     """Adapts to the video and writes its masks.
 
@@ -88,8 +91,8 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, network: Netwo
         (losses of every frame by its name, number of steps that changed nothing).
     """
     losses, skipped = {}, 0
-    clip = FlowClip(watch.iterate("decode", video), len(video), create_flow(config.flow.method),
-                    config.flow.last_frame, None if strategy.streams else workdir)
+    clip = FlowClip(watch.iterate("decode", video), len(video), flow, config.flow.last_frame,
+                    None if strategy.streams else workdir)
     watch.seconds["compile"] = 0.0  # of what follows
     with watch.measure("network"), clip, \
             Progress("segment", len(clip) * strategy.passes) as progress:

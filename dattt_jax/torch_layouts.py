@@ -136,7 +136,7 @@ def recognise(state_dict: Mapping[str, np.ndarray]) -> TorchWeights:
             raise UserError(f"holds more than one {layout.kind}, under {under}; save one alone")
         if prefixes:
             return _read(layout, state_dict, prefixes[0])
-    known = ", ".join(layout.kind for layout in _LAYOUTS)
+    known = ", ".join([*(layout.kind for layout in _LAYOUTS), "RAFT, Lite-Mono, MonoDepth2"])
     raise UserError(f"weights of an unknown network (names such as "
                     f"{', '.join(list(state_dict)[:_NAMES_SHOWN])}); known are: {known}")
 

@@ -13,6 +13,8 @@ from safetensors.numpy import load_file
 
 from dattt_jax.errors import UserError
 
+Numbers = dict[str, bool | int | float]
+
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 SAFETENSORS_SUFFIX = ".safetensors"
 
@@ -39,6 +41,21 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
         UserError: the file is missing, unreadable, damaged, unsafe or holds no tensors, or torch is
             needed and not installed.
     """
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: str) -> tuple[dict[str, np.ndarray], Numbers]:
+    """As `read_state_dict`, with the plain numbers that the file holds beside the tensors.
+
+    Args:
+        path: the file.
+
+    Returns:
+        (names to arrays, names to numbers, for example the `height` that a network was trained at).
+
+    Raises:
+        UserError: as `read_state_dict`.
+    """
     suffix = Path(path).suffix
     if suffix not in (*TORCH_SUFFIXES, SAFETENSORS_SUFFIX):
         raise UserError(f"{path}: weights are read from {', '.join(TORCH_SUFFIXES)} and "
@@ -48,11 +65,12 @@ def read_state_dict(path: str) -> dict[str, np.ndarray]:
             file.read(1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); name a readable file") from error
-    tensors = _read_safetensors(path) if suffix == SAFETENSORS_SUFFIX else _read_torch(path)
+    tensors, numbers = ((_read_safetensors(path), {}) if suffix == SAFETENSORS_SUFFIX
+                        else _read_torch(path))
     if not tensors:
         raise UserError(f"{path}: holds no state dict (names with tensors); save one with "
                         "torch.save(model.state_dict(), …)")
-    return {name: _as_float32(value) for name, value in tensors.items()}
+    return {name: _as_float32(value) for name, value in tensors.items()}, numbers
 
 
 def _as_float32(value: np.ndarray) -> np.ndarray:
@@ -70,7 +88,7 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
                         "save them as float32, float16 or bfloat16") from error
 
 
-def _read_torch(path: str) -> dict[str, np.ndarray]:
+def _read_torch(path: str) -> tuple[dict[str, np.ndarray], Numbers]:
     try:
         import torch
     except ImportError as error:
@@ -87,10 +105,11 @@ def _read_torch(path: str) -> dict[str, np.ndarray]:
                         "torch.save(model.state_dict(), …) or as .safetensors") from error
     except Exception as error:  # damaged bytes surface as almost any exception
         raise _damaged(path, "PyTorch checkpoint", error) from error
-    tensors = {name: value.detach() for name, value in _unwrap(content).items()
-               if isinstance(name, str) and isinstance(value, torch.Tensor)}
+    entries = {name: value for name, value in _unwrap(content).items() if isinstance(name, str)}
+    tensors = {name: value.detach() for name, value in entries.items() if isinstance(value, torch.Tensor)}
+    numbers = {name: value for name, value in entries.items() if isinstance(value, bool | int | float)}
     return {name: (value.float() if value.is_floating_point() else value).numpy()
-            for name, value in tensors.items()}
+            for name, value in tensors.items()}, numbers
 
 
 def _unwrap(content: Any) -> Mapping[str, Any]:

@@ -13,7 +13,12 @@ class DisFlow:
 
     OpenCV's preset "medium". Carrying on to the finest scale costs four times as much and is not
     better: further from RAFT's flow on real frames, and it separates moving objects no better.
+
+    Attributes:
+        identity: the preset and the version of OpenCV.
     """
+
+    identity = f"dis(preset=medium, opencv={cv2.__version__})"
 
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
         """Computes the motion from `image0` to `image1`; see `FlowMethod`.

@@ -1,6 +1,8 @@
 """Training samples from synthetic clips, generated on the fly."""
 
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -21,30 +23,32 @@ class SyntheticTrainSource:
         length: number of samples.
         flow_method: "exact" for the rendered scene's own motion, or a name that
             `input_pipeline.flow.create_flow` knows, to see the flow that inference sees.
+        flow_options: of that method.
 
     Raises:
-        UserError: there is no such flow method.
+        UserError: there is no such flow method or option, or it cannot be used.
     """
 
-    def __init__(self, config: SyntheticConfig, seed: int, length: int, flow_method: str) -> None:
+    def __init__(self, config: SyntheticConfig, seed: int, length: int, flow_method: str,
+                 flow_options: Mapping[str, Any] | None = None) -> None:
         self._config, self._seed, self._length = config, seed, length
-        self._flow_method = flow_method
+        self._flow_method, self._flow_options = flow_method, dict(flow_options or {})
         self._local = threading.local()  # a flow method may keep buffers: one per thread
         if flow_method != "exact":
-            self._local.flow = create_flow(flow_method)  # fails now rather than in a worker
+            self._flow()  # fails now rather than in a worker
 
     def __len__(self) -> int:
         return self._length
 
     def __getstate__(self) -> tuple:
-        return self._config, self._seed, self._length, self._flow_method
+        return self._config, self._seed, self._length, self._flow_method, self._flow_options
 
     def __setstate__(self, state: tuple) -> None:
         self.__init__(*state)
 
     def __repr__(self) -> str:
         return (f"SyntheticTrainSource({self._config}, seed={self._seed}, length={self._length}, "
-                f"flow_method={self._flow_method!r})")
+                f"flow_method={self._flow_method!r}, flow_options={self._flow_options})")
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Returns sample `index`.
@@ -74,5 +78,5 @@ class SyntheticTrainSource:
 
     def _flow(self) -> FlowMethod:
         if not hasattr(self._local, "flow"):
-            self._local.flow = create_flow(self._flow_method)
+            self._local.flow = create_flow(self._flow_method, **self._flow_options)
         return self._local.flow

@@ -1,0 +1,63 @@
+"""The flow and depth methods that a config names, for every mode alike."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dattt_jax.errors import UserError
+from input_pipeline.depth import DepthMethod, create_depth, depth_options
+from input_pipeline.flow import FlowMethod, RenderingSource, create_flow, flow_options
+from input_pipeline.flow.files import FlowFiles
+
+_NEVER_IN_VAIN = ("weights", "root", "kind")  # what a user sets, a method must take
+
+
+def flow_method(config: ConfigDict) -> FlowMethod:
+    """The method of `config.flow`, with its weights read.
+
+    Raises:
+        UserError: there is no such method, or an option is wrong, or set for a method that has no use for it.
+    """
+    return create_flow(config.flow.method, **flow_settings(config))
+
+
+def flow_settings(config: ConfigDict) -> dict[str, Any]:
+    """The options of `create_flow` for the method of `config.flow`.
+
+    Raises:
+        UserError: as `flow_method`, before any weights are read.
+    """
+    return _options("flow", config, flow_options(config.flow.method))
+
+
+def flow_of_video(method: FlowMethod, video: str, frame_names: Sequence[str]) -> FlowMethod | RenderingSource:
+    """What `FlowClip` and `flow_renderings` take for a video: the method itself, or the video's flow files.
+
+    Args:
+        method: see `flow_method`.
+        video: name of the video.
+        frame_names: names of all its frames, in order.
+    """
+    return method.for_video(video, frame_names) if isinstance(method, FlowFiles) else method
+
+
+def depth_method(config: ConfigDict) -> DepthMethod | None:
+    """The method of `config.depth`, with its weights read; None if it names none.
+
+    Raises:
+        UserError: as `flow_method`.
+    """
+    if not config.depth.method:
+        return None
+    return create_depth(config.depth.method, **_options("depth", config, depth_options(config.depth.method)))
+
+
+def _options(section: str, config: ConfigDict, names: Sequence[str]) -> dict[str, Any]:
+    """The fields of `config.<section>` that the method takes."""
+    fields = config[section]
+    for name in _NEVER_IN_VAIN:
+        if fields.get(name) and name not in names:
+            raise UserError(f"config.{section}.{name}={fields[name]} is of no use to config.{section}.method="
+                            f"{fields.method}: leave it empty or name another method")
+    return {name: fields[name] for name in names}
