@@ -1,14 +1,14 @@
-"""What depth and its modulation are worth: the networks of the paper's Table 1.
+r"""What depth and its modulation are worth: the networks of the paper's Table 1.
 
 One variant per run, named after the colon: `mit_b1-` or `swin_t-` and
 - `baseline`: no depth decoder, no depth loss (it cannot be adapted by depth consistency);
 - `basic`: depth decoder and depth loss, the mask branch is not modulated;
 - `alpha`, `beta`: modulated by a factor alone, by a summand alone (the full model has both).
 
-Reference (paper, J / F): the MiT-b1 baseline has DAVIS-16 75.9 / 77.5, FBMS 75.1 / 76.5, Long-Videos 63.9 / 67.5,
-MCL 57.3 / 70.8, SegTrackV2 61.5 / 70.4. Recipe and data are those of the full model.
+Reference (paper, J / F): the MiT-b1 baseline has DAVIS-16 75.9 / 77.5, FBMS 75.1 / 76.5, Long-Videos
+63.9 / 67.5, MCL 57.3 / 70.8, SegTrackV2 61.5 / 70.4. Recipe and data are those of the full model.
 
-    python main.py --mode=train --config=configs/ablation.py:mit_b1-baseline --workdir=runs/mit_b1_baseline \\
+    python main.py --mode=train --config=configs/ablation.py:mit_b1-baseline --workdir=runs/mit_b1_baseline \
         --config.data.dataset=prepared --config.data.root=data/youtube_vos --config.train.backbone=mit_b1.pth
 """
 

@@ -19,6 +19,8 @@ def get_config() -> ConfigDict:
     config.init = ""  # weights to start from: a folder made by --mode=train or --mode=convert; '' = random
     # Folder for compiled programs, reused by later runs; made readable to its user alone; '' = off.
     config.compile_cache_dir = "~/.cache/dattt_jax"
+    # Folder of computed flow and depth, kept for later runs of prepare, segment and eval; '' = none are kept.
+    config.estimates_dir = ""
 
     config.model = ConfigDict()
     config.model.backbone = "mit_b1"  # mit_b0 … mit_b5, swin_t; both encoders have it
@@ -28,8 +30,6 @@ def get_config() -> ConfigDict:
     config.model.drop_path = 0.1  # drop-path rate of the last block (MiT 0.1, Swin 0.2)
     config.model.remat = False  # recompute encoder blocks in the backward pass: less memory, more time
     config.model.dtype = "float32"  # compute type: float32 or bfloat16; parameters and losses stay float32
-    # Auxiliary heads, trained jointly: rotation (for the objective of that name), reconstruction (for mae).
-    config.model.heads = ()
 
     config.ttt = ConfigDict()
     config.ttt.strategy = "mwi"  # base, n, mwi, ltv, grouped_mwi, grouped_ltv (section 3.3)
@@ -71,14 +71,12 @@ def get_config() -> ConfigDict:
     config.depth.kind = ""  # transformers: what it predicts, inverse, relative or metric; '' = by its type
 
     config.prepare = ConfigDict()
-    # Folder of computed flow and depth, kept for later runs; '' = in the workdir, removed when done.
-    config.prepare.cache = ""
     config.prepare.annotated_only = False  # keep only annotated frames (training needs no others): less disk
     config.prepare.threads = 4  # frames worked on at a time
 
     config.train = ConfigDict()
-    # Published SegFormer or Swin weights (.pth, .safetensors) for both encoders, the decoders random; config.init
-    # comes before it, and a checkpoint in the workdir before both.
+    # Published SegFormer or Swin weights (.pth, .safetensors) for both encoders, the decoders random;
+    # config.init comes before it, and a checkpoint in the workdir before both.
     config.train.backbone = ""
     config.train.batch_size = 8  # samples per step over all devices and processes (section 4.1)
     config.train.accumulation = 1  # pieces of a batch worked through one after the other: less memory
@@ -87,7 +85,7 @@ def get_config() -> ConfigDict:
     config.train.synthetic_samples = 16000  # samples that make an epoch of the endless synthetic source
     config.train.learning_rate = 6e-5  # AdamW, at the start (section 4.1)
     config.train.final_learning_rate = 1e-5  # end of the cosine schedule (authors' code)
-    config.train.schedule = "epoch"  # the cosine moves once per epoch (authors' code) or per step: epoch, step
+    config.train.schedule = "epoch"  # the cosine moves once per epoch (authors' code), or per step: step
     config.train.weight_decay = 0.01  # AdamW, on every parameter (authors' code)
     config.train.depth_weight = 0.1  # λ of BCE + λ·SILog (equation 5); 0 trains without depth targets
     config.train.hue = True  # hue jitter of ±18 (of 180) among the photometric operations (authors' code)

@@ -1,4 +1,4 @@
-"""DATTT with Swin-T.
+r"""DATTT with Swin-T.
 
 Reference (paper, J / F): DAVIS-16 79.0 / 80.3, FBMS 76.6 / 79.3, Long-Videos 63.5 / 70.0, MCL 54.1 / 68.2,
 SegTrackV2 64.0 / 70.7 without TTT; TTT-LTV adds 0.2 / 0.4, 2.6 / 2.0, 12.4 / 9.2, 12.0 / 8.1 and 1.5 / 0.8.

@@ -319,7 +319,7 @@ def _worth_telling(record: logging.LogRecord) -> bool:
 
 
 def _on_host(tree: Any) -> Any:
-    """NumPy copies: Orbax copies at once anyway, and would cut replicated arrays into a slice per device."""
+    """NumPy copies: Orbax copies at once anyway, and cuts replicated arrays into a slice per device."""
     return jax.device_get(first_replica(tree))
 
 

@@ -8,18 +8,27 @@ from ml_collections import ConfigDict
 from dattt_jax.errors import UserError
 from input_pipeline.depth import DepthMethod, create_depth, depth_options
 from input_pipeline.flow import FlowMethod, RenderingSource, create_flow, flow_options
+from input_pipeline.flow.cache import CachedFlow
 from input_pipeline.flow.files import FlowFiles
+from input_pipeline.image_cache import ImageCache
 
 _NEVER_IN_VAIN = ("weights", "root", "kind")  # what a user sets, a method must take
 
 
-def flow_method(config: ConfigDict) -> FlowMethod:
+def flow_method(config: ConfigDict, *, keep: bool = True) -> FlowMethod:
     """The method of `config.flow`, with its weights read.
+
+    Args:
+        config: the configuration.
+        keep: keep its renderings in `config.estimates_dir`, where that names a folder.
 
     Raises:
         UserError: there is no such method, or an option is wrong, or set for a method that has no use for it.
     """
-    return create_flow(config.flow.method, **flow_settings(config))
+    method = create_flow(config.flow.method, **flow_settings(config))
+    if not keep or not config.estimates_dir or isinstance(method, FlowFiles):
+        return method
+    return CachedFlow(ImageCache(config.estimates_dir), method)
 
 
 def flow_settings(config: ConfigDict) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from input_pipeline.datasets import DATASETS, find_videos
 from input_pipeline.datasets.builder import BUILDERS
 from input_pipeline.datasets.prepare import prepare_videos
 from input_pipeline.datasets.prepared import PreparedData, VideoEntry
-from input_pipeline.flow import LAST_FRAME_RULES
+from input_pipeline.datasets.steadiness import depth_steadiness
+from input_pipeline.flow import LAST_FRAME_RULES, FlowMethod
 from input_pipeline.flow.files import FlowFiles
+from input_pipeline.writers import write_json
 
 _SHEET_VIDEOS = 6
 
@@ -25,8 +27,8 @@ _SHEET_VIDEOS = 6
 def prepare(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Prepares the data set that `config.data` names, once, for training and evaluation.
 
-    Writes under `workdir` what `input_pipeline.datasets.prepare` describes, and prepare.png, a look at
-    some of its frames. To read it: `config.data.dataset="prepared"`, `config.data.root=workdir`. The same
+    Writes under `workdir` what `input_pipeline.datasets.prepare` describes, prepare.png, a look at some of
+    its frames, and where there is depth depth_steadiness.json, see `depth_steadiness`. To read it: `config.data.dataset="prepared"`, `config.data.root=workdir`. The same
     call goes on where an interrupted one stopped.
 
     Returns:
@@ -45,7 +47,7 @@ def prepare(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if settings.threads < 1:
         raise UserError(f"config.prepare.threads={settings.threads}: give 1 or more")
     videos = find_videos(config.data.dataset, config.data.root, config.data.split)
-    flow = flow_method(config)
+    flow = flow_method(config, keep=False)
     if isinstance(flow, FlowFiles):
         raise UserError(f"config.flow.method={config.flow.method!r}: flow files are taken from the data "
                         "set's own folder, flow/; name the method that estimates what is missing there")
@@ -58,18 +60,28 @@ def prepare(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             progress.update()
 
         index = prepare_videos(
-            videos, workdir, flow_method=flow, depth_method=depth_method(config), cache=settings.cache,
+            videos, workdir, flow_method=flow, depth_method=depth_method(config), cache=config.estimates_dir,
             annotated_only=settings.annotated_only, threads=settings.threads, on_frame=on_frame,
             settings={"dataset": config.data.dataset, "root": Path(config.data.root).resolve().name,
                       "split": config.data.split or DATASETS[config.data.dataset].default_split,
                       "flow": {"method": config.flow.method, "last_frame": config.flow.last_frame},
                       "depth": {"method": config.depth.method}})
     data = PreparedData(workdir)
+    _write_steadiness(workdir / "depth_steadiness.json", data, flow)
     save_image(workdir / "prepare.png", _sheet(data))
     print(_summary(data, made, time.perf_counter() - start))
     logging.info("prepared data in %s; to use it: --config.data.dataset=prepared --config.data.root=%s",
                  workdir, workdir)
     return index
+
+
+def _write_steadiness(path: Path, data: PreparedData, flow: FlowMethod) -> None:
+    if path.exists() or not any(video.depth for video in data.videos):
+        return
+    found = depth_steadiness(data, flow)
+    known = [value for value in found.values() if value is not None]
+    write_json(path, {"warped_difference": found, "flow": flow.identity,
+                      "mean": float(np.mean(known)) if known else None})
 
 
 def _sheet(data: PreparedData) -> np.ndarray:

@@ -17,6 +17,7 @@ from dattt_jax.augment import train_augment
 from dattt_jax.checkpoints import CheckpointStore, load_variables
 from dattt_jax.convert import from_torch_backbone
 from dattt_jax.errors import UserError
+from dattt_jax.estimators import flow_settings
 from dattt_jax.models import create_model
 from dattt_jax.parallel import AXIS, StepFn, first_replica, parallel_step, place
 from dattt_jax.progress import Progress
@@ -131,7 +132,8 @@ def make_validation(config: ml_collections.ConfigDict) -> Validation | None:
 def _synthetic_source(config: ml_collections.ConfigDict, seed: int,
                       length: int) -> SyntheticTrainSource:
     fields = config.synthetic.to_dict() | {"size": tuple(config.input_size)}
-    return SyntheticTrainSource(SyntheticConfig(**fields), seed, length, config.flow.method)
+    options = {} if config.flow.method == "exact" else flow_settings(config)
+    return SyntheticTrainSource(SyntheticConfig(**fields), seed, length, config.flow.method, options)
 
 
 def _prepared_source(config: ml_collections.ConfigDict, data: ml_collections.ConfigDict,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 
@@ -12,31 +13,27 @@ from input_pipeline.frame_spool import FrameSpool
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-class FlowClip:
-    """Frames with the flow between them, computed once, when they are first asked for.
+class PairClip:
+    """Pairs of frame and flow rendering, made once, when they are first asked for.
 
     Without a spool folder, indices must be read in order and once, and memory holds two frames. With one,
     they may be read in any order and again: frames and renderings go to temporary files there.
 
     Args:
-        frames: uint8 [H, W, 3] RGB frames of one size, in order.
-        num_frames: how many there are.
-        method: the flow method.
-        last_frame: the rule for the flow of the last frame, see `flow_renderings`; 'drop' makes the clip
-            one frame shorter.
+        pairs: (frame, rendering), uint8 [H, W, 3] RGB each, all frames of one size.
+        length: how many there are.
         spool_folder: where the temporary files go; None streams.
     """
 
-    def __init__(self, frames: Iterable[np.ndarray], num_frames: int, method: FlowMethod, last_frame: str,
-                 spool_folder: Path | None = None) -> None:
-        self._pairs: Iterator[Pair] = flow_renderings(frames, method, last_frame)
-        self._length = num_frames - (last_frame == "drop")
+    def __init__(self, pairs: Iterator[Pair], length: int, spool_folder: Path | None = None) -> None:
+        self._pairs = pairs
+        self._length = length
         self._next = 0
         self._spools = None
         if spool_folder is not None:
             self._spools = (FrameSpool(spool_folder), FrameSpool(spool_folder))
 
-    def __enter__(self) -> "FlowClip":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None,
@@ -70,3 +67,21 @@ class FlowClip:
         for _ in range(count):
             self._next += 1
             yield next(self._pairs)
+
+
+class FlowClip(PairClip):
+    """Frames with the flow between them, computed once, when they are first asked for.
+
+    Args:
+        frames: uint8 [H, W, 3] RGB frames of one size, in order.
+        num_frames: how many there are.
+        method: the flow method.
+        last_frame: the rule for the flow of the last frame, see `flow_renderings`; 'drop' makes the clip
+            one frame shorter.
+        spool_folder: see `PairClip`.
+    """
+
+    def __init__(self, frames: Iterable[np.ndarray], num_frames: int, method: FlowMethod, last_frame: str,
+                 spool_folder: Path | None = None) -> None:
+        super().__init__(flow_renderings(frames, method, last_frame), num_frames - (last_frame == "drop"),
+                         spool_folder)

@@ -78,7 +78,7 @@ def _read(path: Path) -> bytes | None:
         return None
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give another folder "
-                        "(config.prepare.cache)") from error
+                        "(config.estimates_dir)") from error
     except (OSError, SyntaxError, ValueError):  # Pillow's words for a broken PNG
         return None
     return content

@@ -9,8 +9,8 @@ from PIL import Image
 from video_trees import moving_frames
 
 from dattt_jax.errors import UserError
-from input_pipeline.flow import create_flow, flow_to_rgb
-from input_pipeline.flow.cache import FlowCache
+from input_pipeline.flow import create_flow, flow_renderings, flow_to_rgb
+from input_pipeline.flow.cache import CachedFlow, FlowCache
 from input_pipeline.image_cache import ImageCache, encode_png
 
 FRAMES = moving_frames(3)
@@ -113,3 +113,24 @@ def test_a_folder_that_is_a_file_is_told(tmp_path):
                                    np.arange(600, dtype=np.uint16).reshape(20, 30) * 109])
 def test_png_is_lossless(image):
     np.testing.assert_array_equal(decoded(encode_png(image)), image)
+
+
+@pytest.mark.parametrize("last_frame", ["repeat", "backward", "drop"])
+def test_a_video_in_memory_gets_the_same_renderings_from_the_cache(tmp_path, last_frame):
+    plain = list(flow_renderings(FRAMES, create_flow("dis"), last_frame))
+    for misses in (3 if last_frame == "backward" else 2, 0):
+        images = ImageCache(tmp_path)
+        cached = CachedFlow(images, create_flow("dis"))
+        assert cached.identity == create_flow("dis").identity
+        for found, expected in zip(flow_renderings(FRAMES, cached, last_frame), plain, strict=True):
+            np.testing.assert_array_equal(found, expected)
+        assert images.misses == misses
+
+
+def test_images_of_the_same_bytes_and_another_shape_are_not_one(tmp_path):
+    images = ImageCache(tmp_path)
+    cached = CachedFlow(images, create_flow("dis"))
+    wide = np.arange(32 * 64 * 3, dtype=np.uint8).reshape(32, 64, 3)
+    assert cached.rendering(wide, wide).shape == (32, 64, 3)
+    assert cached.rendering(wide.reshape(64, 32, 3), wide.reshape(64, 32, 3)).shape == (64, 32, 3)
+    assert images.misses == 2

@@ -1,5 +1,7 @@
 """`--mode=prepare` from a config to the folder, the picture and the summary."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -59,7 +61,7 @@ def test_a_folder_becomes_prepared_data_a_picture_and_a_summary(tree, tmp_path, 
 
 
 def test_annotated_frames_alone(tree, tmp_path, capsys):
-    prepare(config_of(tree, **{"prepare.annotated_only": True, "prepare.cache": str(tmp_path / "cache")}),
+    prepare(config_of(tree, **{"prepare.annotated_only": True, "estimates_dir": str(tmp_path / "cache")}),
             tmp_path / "out")
     assert summary(capsys.readouterr().out)["frames"] == "2"
     assert len(list((tmp_path / "cache").rglob("*.png"))) == 2  # kept, since it was named
@@ -90,3 +92,19 @@ def test_the_picture_marks_what_is_missing(tree, tmp_path):
     with Image.open(tmp_path / "out" / "prepare.png") as sheet:
         pixels = np.asarray(sheet)
     assert (pixels == 230).all(-1).sum() > 150 * 150  # the mask of video b
+
+
+def test_steadiness_of_given_depth_is_written(tree, tmp_path):
+    """Depth that moves with the picture is steadier than depth that jumps."""
+    for name, jump in (("a", 0), ("b", 40)):
+        for t in range(3):
+            rows = np.arange(40, dtype=np.uint16)[:, None] + t + jump * t  # the picture moves up by a pixel
+            target = tree / "depth" / name / f"{t:05d}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.broadcast_to(2000 + 500 * rows, (40, 48)).astype(np.uint16)).save(target)
+    prepare(config_of(tree), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "depth_steadiness.json").read_text())
+    steady, jumping = (found["warped_difference"][name] for name in ("a", "b"))
+    # A jump is 40 rows of 500 of 65535.
+    assert steady < 0.004 and abs(jumping - 40 * 500 / 65535) < 0.01
+    assert found["mean"] == pytest.approx((steady + jumping) / 2)

@@ -63,7 +63,8 @@ CORRUPTIONS: dict[str, Corruption] = {
     "identity": Corruption(frame_ops.identity, ({},)), **_ROBUST_VOS, **_DAVIS_C}
 
 # Benchmarks by name -> names of their corruptions. Of DAVIS-C, cartoon and the four styles are left out.
-SUITES: dict[str, tuple[str, ...]] = {"robust_vos": tuple(_ROBUST_VOS), "davis_c": tuple(_DAVIS_C)}
+SUITES: dict[str, tuple[str, ...]] = {"robust_vos": tuple(_ROBUST_VOS), "davis_c": tuple(_DAVIS_C),
+                                      "all": (*_ROBUST_VOS, *_DAVIS_C)}
 
 # `image_type` 0..9 of the Robust-VOS release.
 _AOC: tuple[Setting, ...] = (("identity", 1), *((name, level) for name in _ROBUST_VOS for level in (1, 2, 3)))

@@ -12,7 +12,7 @@ from input_pipeline.eval_videos import EvalVideo
 
 def corrupt_video(video: EvalVideo, name: str, level: int, seed: int, temporally_consistent: bool,
                   dataset: str = "") -> EvalVideo:
-    """The video with every frame corrupted, and the same masks.
+    """The video with every frame corrupted, the same masks, and no stored flow: it is to be computed anew.
 
     Frames are corrupted when they are read, one at a time and at their own size, and come out the same
     every time they are read. They are rounded to the nearest integer and clipped to 0..255: Robust-VOS
@@ -34,8 +34,8 @@ def corrupt_video(video: EvalVideo, name: str, level: int, seed: int, temporally
         UserError: there is no such name or level; lists those there are.
     """
     find_corruption(name, level)
-    return dataclasses.replace(video, frames=_CorruptedFrames(video, name, level, seed,
-                                                              temporally_consistent, dataset))
+    return dataclasses.replace(video, flow=None, frames=_CorruptedFrames(
+        video, name, level, seed, temporally_consistent, dataset))
 
 
 def corruption_rng(seed: int, name: str, level: int, dataset: str, video: str,

@@ -20,7 +20,7 @@ import numpy as np
 from dattt_jax.errors import UserError
 from input_pipeline.flow.colorwheel import flow_to_rgb
 
-__all__ = ["LAST_FRAME_RULES", "BatchFlowMethod", "FlowMethod", "RenderingSource", "create_flow",
+__all__ = ["LAST_FRAME_RULES", "BatchFlowMethod", "FlowMethod", "RenderingMethod", "RenderingSource", "create_flow",
            "flow_options", "flow_renderings", "flow_to_rgb"]
 
 # name: "module:constructor"
@@ -72,6 +72,15 @@ class BatchFlowMethod(Protocol):
 
     def batch(self, images0: np.ndarray, images1: np.ndarray) -> np.ndarray:
         """Computes the motion of pairs: uint8 `[N, H, W, 3]` twice -> float32 `[N, H, W, 2]`."""
+        ...
+
+
+@runtime_checkable
+class RenderingMethod(FlowMethod, Protocol):
+    """A flow method with a way of its own to the rendering of its flow, such as a cache."""
+
+    def rendering(self, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
+        """Gives `flow_to_rgb` of the motion from `image0` to `image1`: uint8 `[H, W, 3]` RGB."""
         ...
 
 
@@ -162,25 +171,31 @@ def flow_renderings(frames: Iterable[np.ndarray], method: FlowMethod | Rendering
 def _flow_renderings(frames: Iterable[np.ndarray], method: FlowMethod,
                      last_frame: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     pair = rendering = None
-    for pair, flow in _flows(frames, method):
-        rendering = flow_to_rgb(flow)
+    for pair, rendering in _pair_renderings(frames, method):
         yield pair[0], rendering
     if pair is None:
         raise UserError("at least two frames are needed: a single frame shows no motion")
     if last_frame == "repeat":
         yield pair[1], rendering
     elif last_frame == "backward":
-        yield pair[1], flow_to_rgb(method(pair[1], pair[0]))
+        yield pair[1], _rendering(method, pair[1], pair[0])
 
 
-def _flows(frames: Iterable[np.ndarray],
-           method: FlowMethod) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
-    """Every pair of neighbours, and the flow from its first to its second frame."""
+def _pair_renderings(frames: Iterable[np.ndarray], method: FlowMethod
+                     ) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
+    """Every pair of neighbours, and the rendering of the flow from its first to its second frame."""
     pairs = itertools.pairwise(frames)
     if not isinstance(method, BatchFlowMethod):
         for pair in pairs:
-            yield pair, method(*pair)
+            yield pair, _rendering(method, *pair)
         return
     while group := list(itertools.islice(pairs, method.batch_size)):
         images0, images1 = map(np.stack, zip(*group, strict=True))
-        yield from zip(group, method.batch(images0, images1), strict=True)
+        for pair, flow in zip(group, method.batch(images0, images1), strict=True):
+            yield pair, flow_to_rgb(flow)
+
+
+def _rendering(method: FlowMethod, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
+    if isinstance(method, RenderingMethod):
+        return method.rendering(image0, image1)
+    return flow_to_rgb(method(image0, image1))

@@ -5,6 +5,7 @@ The same frames under another path, in another data set or after an interrupted 
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 
 from input_pipeline.flow import FlowMethod
@@ -45,3 +46,29 @@ class FlowCache:
         """
         return self._images.entry((_RENDERING, self._method.identity.encode(), content0, content1),
                                   lambda: flow_to_rgb(self._method(*decode())))
+
+
+class CachedFlow:
+    """A flow method that keeps its renderings on disk; a `RenderingMethod`, for videos in memory.
+
+    Args:
+        images: where they are kept.
+        method: as of `FlowCache`.
+
+    Attributes:
+        identity: the method's.
+    """
+
+    def __init__(self, images: ImageCache, method: FlowMethod) -> None:
+        self._cache, self._method = FlowCache(images, method), method
+        self.identity = method.identity
+
+    def __call__(self, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
+        """The flow itself, which is not kept; see `FlowMethod`."""
+        return self._method(image0, image1)
+
+    def rendering(self, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
+        """See `RenderingMethod`."""
+        size = repr(image0.shape).encode()  # the same bytes may be two images
+        png = self._cache.rendering(size + image0.tobytes(), size + image1.tobytes(), lambda: (image0, image1))
+        return cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
