@@ -1,12 +1,8 @@
-"""`--mode=eval`: videos with ground truth × strategies -> J and F, masks, overlays and a picture."""
+"""`--mode=eval`: a data set × a checkpoint × strategies, clean and corrupted -> scores, masks, a report."""
 
-import csv
 import dataclasses
-import io
 import json
-import time
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,203 +12,219 @@ from ml_collections import ConfigDict
 
 from dattt_jax.checkpoints import checkpoint_identity
 from dattt_jax.errors import UserError
-from dattt_jax.inference import Network, load_network, loss_values, to_mask
-from dattt_jax.metrics.protocols import Protocol, get_protocol
-from dattt_jax.metrics.scoring import FrameScore, FrameScorer, summarize
+from dattt_jax.estimators import flow_method
+from dattt_jax.eval_data import Corruption, Part, data_name, eval_entries, parse_part
+from dattt_jax.eval_results import collect, format_strategies, wait_for_records
+from dattt_jax.eval_robustness import corrupted_folder, format_robustness, parse_sweep, write_robustness
+from dattt_jax.eval_run import Job, VideoRunner, remove_leftovers, run_on_devices
+from dattt_jax.inference import load_network
+from dattt_jax.metrics.protocols import get_protocol
+from dattt_jax.metrics.scoring import check_measures
 from dattt_jax.progress import Progress
 from dattt_jax.report import report_of_run, strategy_sheet
+from dattt_jax.score_table import write_csv
 from dattt_jax.ttt import Engine, Strategy, create_strategy
-from dattt_jax.visualize import overlay, save_image
-from input_pipeline.clip import FlowClip
-from input_pipeline.corruptions import corrupt_video, parse_corruptions
-from input_pipeline.eval_videos import EvalVideo, folder_videos, synthetic_videos
-from input_pipeline.flow import create_flow
-from input_pipeline.images import read_mask
-from input_pipeline.synthetic import SyntheticConfig, shifted
-from input_pipeline.writers import VideoWriter, write_bytes, write_json, write_mask
+from dattt_jax.ttt.objectives import Variables
+from dattt_jax.visualize import save_image
+from input_pipeline.eval_pairs import FRAMES
+from input_pipeline.eval_videos import EvalEntry
+from input_pipeline.writers import write_json
 
-# What a stored result depends on; a workdir holds the results of one such setting.
-_SETTINGS = ("seed", "input_size", "init", "model", "ttt", "flow", "eval", "synthetic")
+# What a stored result depends on; a folder holds the results of one such setting.
+_SETTINGS = ("seed", "input_size", "init", "model", "ttt", "flow", "data", "eval", "synthetic")
+# Fields of config.eval that leave the results of a video under a strategy as they are.
+_FREE = ("strategies", "corruptions", "temporally_consistent", "devices", "part", "overlays")
+_RESULTS = ("settings.json", "results.json", "results.csv", "strategies.png", "robustness.json",
+            "robustness.csv", "report.html")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be run.
+
+    Attributes:
+        strategies: by name.
+        part: the videos that this process does.
+        corruptions: what the videos are evaluated under beside clean.
+    """
+
+    strategies: Mapping[str, Strategy]
+    part: Part
+    corruptions: Sequence[Corruption]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """One pass over the data set: its folder, its videos and what runs them."""
+
+    corruption: Corruption | None
+    entries: list[EvalEntry]
+    runner: VideoRunner
+
+    @property
+    def videos(self) -> list[str]:
+        return [entry.name for entry in self.entries]
 
 
 def evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Runs every strategy of `config.eval.strategies` on every video.
+    """Runs every strategy of `config.eval.strategies` on every video of `config.data`.
 
     Writes under `workdir`:
 
         masks/<strategy>/<video>/<frame>.png   0 and 255
-        overlays/<strategy>/<video>.mp4        the video with its masks
+        overlays/<strategy>/<video>.mp4        the video with its masks, if `config.eval.overlays`
         videos/<strategy>/<video>.json         scores, losses and time of one video
         results.json, results.csv              J, F and J&F per video and overall, per strategy
         strategies.png                         frames of the first video × strategies
         report.html                            all of it on one page, see `dattt_jax.report`
 
-    A video that has its JSON file is not run again, so that an interrupted evaluation goes on.
+    and for each of `config.eval.corruptions` the same but pictures and report under
+    corrupted/<corruption>_<level>/, with robustness.json and robustness.csv beside report.html.
+
+    A video that has its JSON file is not run again, so that an interrupted evaluation goes on. Videos are
+    spread over the local devices, and over processes that share the folder (`config.eval.part`).
 
     Returns:
-        What results.json holds: {'strategies': {name: summary of `metrics.scoring.summarize`}}.
+        What results.json holds: {'strategies': {name: summary of `metrics.scoring.summarize`}}; {} on a
+        process that does not write the tables, which is every one but the first.
 
     Raises:
         UserError: whatever is wrong with the data, the weights, a field or the disk.
     """
-    workdir = Path(workdir)
-    protocol = get_protocol(config.eval.protocol)
-    if not config.eval.strategies:
-        raise UserError("config.eval.strategies is empty: name at least one, for example ('base', 'mwi')")
-    strategies = {name: create_strategy(name, steps=config.ttt.steps, groups=config.ttt.groups,
-                                        field="config.eval.strategies")
-                  for name in config.eval.strategies}
+    plan = make_plan(config)
     network = load_network(config)
-    first = next(iter(eval_videos(config)))
-    _claim(config, workdir)
-    adapts = any(strategy.steps for strategy in strategies.values())
+    adapts = any(strategy.steps for strategy in plan.strategies.values())
     engine = network.engine(config.ttt, adapts=adapts, per_step=config.eval.curves)
-    runner = _Runner(config, workdir, network, engine)
-    records = {name: {} for name in strategies}
-    for video in eval_videos(config):
-        for name, strategy in strategies.items():
-            records[name][video.name] = runner.record(video, name, strategy)
-    scores = {name: {video: _scores(record["frames"]) for video, record in per_video.items()}
-              for name, per_video in records.items()}
-    summaries = {name: summarize(per_video, protocol) for name, per_video in scores.items()}
-    results = {"data": str(config.eval.data), "init": str(config.init), "strategies": summaries}
-    if config.eval.curves:
-        results["curves"] = {name: _curves(per_video, protocol) for name, per_video in records.items()
-                             if strategies[name].steps}
-    write_json(workdir / "results.json", results)
-    _write_csv(workdir / "results.csv", summaries)
-    save_image(workdir / "strategies.png", strategy_sheet(config, workdir, first, list(strategies)))
-    report_of_run(config, workdir, eval_videos(config))
-    print(format_table(summaries))
-    logging.info("results in %s", workdir)
-    return results
+    return run_plan(config, workdir, plan, engine, network.variables)
 
 
-def eval_videos(config: ConfigDict) -> Iterable[EvalVideo]:
-    """The videos `config.eval` names, corrupted if it says so."""
+def run_plan(config: ConfigDict, workdir: str | Path, plan: Plan, engine: Engine,
+             variables: Variables) -> dict[str, Any]:
+    """`evaluate` for any engine: it writes and returns the same.
+
+    Args:
+        config: the configuration; `config.init` must be a checkpoint, whose identity is kept.
+        workdir: the folder.
+        plan: what to run, `make_plan(config)`.
+        engine: predicts and adapts; per step if `config.eval.curves`.
+        variables: what it starts every video from.
+
+    Raises:
+        UserError: whatever is wrong with the data, or the disk.
+    """
+    workdir = Path(workdir)
+    runner = VideoRunner(
+        workdir, plan.strategies, engine, get_protocol(config.eval.protocol), flow_method(config),
+        config.flow.last_frame, config.eval.frames == "annotated", "saliency" in config.eval.measures,
+        config.eval.overlays, config.eval.curves, config.seed)
+    settings = [_Setting(corruption, eval_entries(config, corruption),
+                         dataclasses.replace(runner, workdir=corrupted_folder(workdir, corruption)))
+                for corruption in (None, *plan.corruptions)]
+    for setting in settings:
+        _claim(config, setting.runner.workdir, setting.corruption)
+    devices = jax.local_devices()[: config.eval.devices or None]
+    jobs = [(setting.runner, entry) for setting in settings for entry in plan.part.of(setting.entries)]
+    if len(devices) > 1:  # the longest first, so that none is left to a single device at the end
+        jobs.sort(key=lambda job: -job[1].num_frames)
+    with Progress("eval", sum(map(_visits, jobs)), unit="visit") as progress:
+        run_on_devices(jobs, variables, devices, progress.update)
+    if plan.part.index:
+        logging.info("part %d of %d is done; the first part writes the tables", plan.part.index + 1,
+                     plan.part.count)
+        return {}
+    return _write_results(config, workdir, settings)
+
+
+def make_plan(config: ConfigDict) -> Plan:
+    """What `config.eval` asks for.
+
+    Raises:
+        UserError: a field of it is wrong; names it.
+    """
     settings = config.eval
-    videos = _clean_videos(config)
-    if not settings.corruption:
-        return videos
-    (name, level), *more = parse_corruptions([settings.corruption])
-    if more:
-        raise UserError(f"config.eval.corruption={settings.corruption}: give one level, as in {name}:{level}")
-    return (corrupt_video(video, name, level, settings.seed, settings.temporally_consistent,
-                          Path(settings.data).name) for video in videos)
+    if not settings.strategies:
+        raise UserError("config.eval.strategies is empty: name at least one, for example ('base', 'mwi')")
+    get_protocol(settings.protocol)
+    check_measures(settings.measures, "config.eval.measures")
+    if settings.frames not in FRAMES:
+        raise UserError(f"config.eval.frames={settings.frames!r}: use one of {', '.join(FRAMES)}")
+    if not 0 <= settings.devices <= jax.local_device_count():
+        raise UserError(f"config.eval.devices={settings.devices}: there are {jax.local_device_count()} here; "
+                        "give 0 for all of them")
+    strategies = {name: create_strategy(name, steps=config.ttt.steps, groups=config.ttt.groups,
+                                        window=config.ttt.window, reset_every=config.ttt.reset_every,
+                                        field="config.eval.strategies")
+                  for name in settings.strategies}
+    sweep = parse_sweep(settings.corruptions)
+    if sweep and config.flow.method == "files":
+        raise UserError("config.flow.method=files: stored flow shows the clean frames; name a method that "
+                        "computes it, or no config.eval.corruptions")
+    return Plan(strategies, parse_part(settings.part), sweep)
 
 
-def _clean_videos(config: ConfigDict) -> Iterator[EvalVideo]:
-    if config.eval.data == "synthetic":
-        synthetic = SyntheticConfig(**config.synthetic)
-        synthetic = shifted(synthetic) if config.eval.shifted else synthetic
-        return synthetic_videos(synthetic, config.eval.seed, config.eval.clips)
-    return folder_videos(config.eval.data)
+def _visits(job: Job) -> int:
+    """Frames times passes of what is still to be done."""
+    runner, entry = job
+    frames = entry.num_annotated if runner.annotated_only else entry.num_frames
+    return sum(frames * runner.strategies[name].passes for name in runner.missing(entry.name))
 
 
-class _Runner:
-    """Runs strategies on videos, or reads what an earlier run found."""
-
-    def __init__(self, config: ConfigDict, workdir: Path, network: Network, engine: Engine) -> None:
-        self._config, self._workdir, self._network, self._engine = config, workdir, network, engine
-
-    def record(self, video: EvalVideo, name: str, strategy: Strategy) -> dict[str, Any]:
-        """Scores, losses and time of a video under the strategy called `name`."""
-        path = self._workdir / "videos" / name / f"{video.name}.json"
-        if not path.exists():
-            write_json(path, self._run(video, name, strategy))
-        return json.loads(path.read_text())
-
-    def _run(self, video: EvalVideo, strategy_name: str, strategy: Strategy) -> dict[str, Any]:
-        config, start = self._config, time.perf_counter()
-        masks = self._workdir / "masks" / strategy_name / video.name
-        losses = {}
-        clip = FlowClip(video.frames, len(video.frame_names), create_flow(config.flow.method),
-                        config.flow.last_frame, None if strategy.streams else self._workdir)
-        # Every video has random numbers of its own, whatever was run before it.
-        key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(video.name.encode()))
-        with clip, FrameScorer() as scorer, \
-                Progress(f"{strategy_name} {video.name}", len(clip) * strategy.passes) as progress:
-            for result in self._engine.run(self._network.variables, clip, strategy, key,
-                                           on_visited=progress.update):
-                name = video.frame_names[result.index]
-                mask = to_mask(result.probability, name)
-                target = video.target(name)
-                if target is not None:
-                    scorer.submit(str(result.step), name, mask, target)
-                if result.final:
-                    losses[name] = loss_values(result.losses)
-                    write_mask(masks / f"{name}.png", mask)
-            by_step = scorer.result()  # {steps before the prediction: {frame: score}}
-        with VideoWriter(self._workdir / "overlays" / strategy_name / f"{video.name}.mp4", video.fps,
-                         mask.shape) as writer:
-            for name, frame in zip(video.frame_names[: len(clip)], video.frames, strict=False):
-                writer.write(overlay(frame, read_mask(masks / f"{name}.png")))
-        steps = {step: {frame: dataclasses.asdict(scores[frame]) for frame in sorted(scores)}
-                 for step, scores in by_step.items()}
-        return {"frames": steps.get(str(strategy.steps), {}), "steps": steps if config.eval.curves else {},
-                "losses": {name: losses[name] for name in sorted(losses)},
-                "seconds": round(time.perf_counter() - start, 3)}
+def _write_results(config: ConfigDict, workdir: Path, settings: list[_Setting]) -> dict[str, Any]:
+    """Tables of every setting, the robustness table, pictures and the report; prints the tables."""
+    remove_leftovers(workdir, *(setting.runner.workdir / name for setting in settings for name in _RESULTS))
+    found = {}
+    for setting in settings:
+        wait_for_records(setting.runner, setting.videos)
+        results = {"data": data_name(config), "init": str(config.init)}
+        if setting.corruption:
+            results["corruption"] = "{}:{}".format(*setting.corruption)
+        results |= collect(setting.runner, setting.videos, config.eval.measures)
+        write_json(setting.runner.workdir / "results.json", results)
+        write_csv(setting.runner.workdir / "results.csv", "strategy", results["strategies"])
+        found[setting.corruption] = results
+    clean, *corrupted = settings
+    print(format_strategies(found[None]["strategies"]))
+    if corrupted:
+        print(format_robustness(write_robustness(workdir, found)))
+    flow = clean.runner.flow
+    save_image(workdir / "strategies.png", strategy_sheet(
+        config, workdir, clean.entries[0].open(), list(clean.runner.strategies), flow=flow))
+    report_of_run(config, workdir, clean.entries, flow,
+                  corrupted={"{}:{}".format(*each.corruption): each.entries for each in corrupted})
+    logging.info("results in %s", workdir)
+    return found[None]
 
 
-def _scores(frames: dict[str, Any]) -> dict[str, FrameScore]:
-    """Scores of a record's frames."""
-    return {name: FrameScore(**score) for name, score in frames.items()}
-
-
-def _curves(records: dict[str, Any], protocol: Protocol) -> dict[str, list[float | None]]:
-    """J and F of the data set after each TTT epoch (the paper's Figure 5); None where not scored."""
-    steps = sorted({int(step) for record in records.values() for step in record["steps"]})
-    summaries = [summarize({video: _scores(record["steps"].get(str(step), {}))
-                            for video, record in records.items()}, protocol) for step in steps]
-    return {measure: [summary[measure] and summary[measure]["mean"] for summary in summaries]
-            for measure in ("J", "F")}
-
-
-def _claim(config: ConfigDict, workdir: Path) -> None:
-    """Stores the settings in a new workdir; refuses one that holds results of other settings."""
+def _claim(config: ConfigDict, workdir: Path, corruption: Corruption | None) -> None:
+    """Stores the settings in a new folder; refuses one that holds results of other settings."""
     path = workdir / "settings.json"
-    # Through JSON and back, so that tuples compare equal to the lists a file holds.
-    settings = json.loads(json.dumps({name: config.to_dict()[name] for name in _SETTINGS}))
-    settings["init"] = checkpoint_identity(config.init)  # training may have gone on in the same folder
-    settings["eval"].pop("strategies")  # each has results of its own
+    settings = _settings(config, corruption)
     if not path.exists():
         write_json(path, settings)
         return
     stored = json.loads(path.read_text())
     different = [name for name in settings if stored.get(name) != settings[name]]
     if different:
-        raise UserError(f"--workdir={workdir} holds results of other settings (config.{different[0]} was "
-                        f"{stored.get(different[0])}): give another folder or remove this one")
+        field, was = _first_difference(different[0], stored.get(different[0]), settings[different[0]])
+        raise UserError(f"--workdir={workdir} holds results of other settings (config.{field} was {was}): "
+                        "give another folder or remove this one")
 
 
-def _write_csv(path: Path, summaries: dict[str, Any]) -> None:
-    """One line per strategy and video, and one (video `*`) for their mean; fractions."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["strategy", "video", "J", "F", "JF"])
-    for name, summary in summaries.items():
-        for video, row in (*summary["videos"].items(), ("*", summary)):
-            lines.writerow([name, video, *(row[measure] and row[measure]["mean"]
-                                           for measure in ("J", "F", "JF"))])
-    write_bytes(path, text.getvalue().encode())
+def _settings(config: ConfigDict, corruption: Corruption | None) -> dict[str, Any]:
+    # Through JSON and back, so that tuples compare equal to the lists a file holds.
+    settings = json.loads(json.dumps({name: config.to_dict()[name] for name in _SETTINGS}))
+    settings["init"] = checkpoint_identity(config.init)  # training may have gone on in the same folder
+    settings["eval"] = {name: value for name, value in settings["eval"].items() if name not in _FREE}
+    if corruption:
+        settings["eval"] |= {"corruption": "{}:{}".format(*corruption),
+                             "temporally_consistent": config.eval.temporally_consistent}
+    return settings
 
 
-def format_table(summaries: dict[str, Any]) -> str:
-    """J and F of each strategy in percent, and their change against `base` where it was run."""
-    lines = [f"{'strategy':<12} {'J':>7} {'F':>7} {'ΔJ':>7} {'ΔF':>7}"]
-    base = summaries.get("base")
-    for name, summary in summaries.items():
-        means = [_mean(summary, measure) for measure in ("J", "F")]
-        before = [None, None] if base is None or name == "base" else [_mean(base, m) for m in ("J", "F")]
-        cells = ["-" if mean is None else f"{mean:.2f}" for mean in means]
-        cells += ["" if mean is None or old is None else f"{mean - old:+.2f}"
-                  for mean, old in zip(means, before, strict=True)]
-        lines.append(f"{name:<12} " + " ".join(f"{cell:>7}" for cell in cells))
-    return "\n".join(lines)
-
-
-def _mean(summary: dict[str, Any], measure: str) -> float | None:
-    """Mean of a measure in percent; None where nothing was scored."""
-    if summary[measure] is None or summary[measure]["mean"] is None:
-        return None
-    return 100 * summary[measure]["mean"]
+def _first_difference(field: str, stored: Any, wanted: Any) -> tuple[str, Any]:
+    """The name within `config` of what differs, and its stored value."""
+    if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
+        for name in (*wanted, *stored):
+            if stored.get(name) != wanted.get(name):
+                return _first_difference(f"{field}.{name}", stored.get(name), wanted.get(name))
+    return field, stored

@@ -51,7 +51,7 @@ def paper_scores(data: str, model: Mapping[str, Any], strategy: str) -> tuple[fl
     """What the paper reports for a run.
 
     Args:
-        data: `config.eval.data`, see `data_set_key`.
+        data: name or folder of the data set, see `data_set_key`.
         model: `config.model`: `backbone`, `depth` and `modulation` count.
         strategy: a name of `dattt_jax.ttt.strategies`. The paper calls the grouped strategies, where it uses
             them (`GROUPED`), by the names of the plain ones; so both get its number there.

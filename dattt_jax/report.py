@@ -18,23 +18,18 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
+from dattt_jax.estimators import flow_of_video
+from dattt_jax.eval_robustness import corrupted_folder
 from dattt_jax.report_charts import MARKS
-from dattt_jax.report_sections import (
-    heading,
-    label,
-    main_measure,
-    percent,
-    ranked_videos,
-    results_section,
-    settings_section,
-    sheets_section,
-    ttt_section,
-    videos_section,
-)
+from dattt_jax.report_robustness import robustness_section
+from dattt_jax.report_sections import heading, results_section, settings_section, sheets_section, ttt_section
 from dattt_jax.report_template import page
+from dattt_jax.report_videos import videos_section
+from dattt_jax.report_words import label, main_measure, percent, ranked_videos
 from dattt_jax.visualize import contact_sheet, overlay
-from input_pipeline.eval_videos import EvalVideo
-from input_pipeline.flow import create_flow, flow_renderings
+from input_pipeline.eval_pairs import evaluated_frames, frame_pairs
+from input_pipeline.eval_videos import EvalEntry, EvalVideo
+from input_pipeline.flow import FlowMethod
 from input_pipeline.images import read_mask
 from input_pipeline.writers import write_bytes
 
@@ -49,7 +44,7 @@ _QUALITIES = (85, 70, 55)  # of JPEG, tried in turn until a sheet has its share
 
 def write_report(path: str | Path, *, results: Mapping[str, Any], settings: Mapping[str, Any],
                  details: Mapping[str, Mapping[str, Any]], sheets: Iterable[tuple[str, np.ndarray]],
-                 environment: Mapping[str, Any]) -> None:
+                 environment: Mapping[str, Any], robustness: Mapping[str, Any] | None = None) -> None:
     """Writes a report, atomically. Equal arguments give equal files.
 
     Args:
@@ -61,6 +56,7 @@ def write_report(path: str | Path, *, results: Mapping[str, Any], settings: Mapp
         sheets: (title, uint8 [H, W, 3] RGB) in order. They are read only as far as the file stays small
             (below 8 MB).
         environment: names and values that say where the evaluation ran.
+        robustness: what `robustness.json` holds; None where only clean video was evaluated.
 
     Raises:
         UserError: the disk is full, or the protocol in the settings is unknown.
@@ -70,11 +66,12 @@ def write_report(path: str | Path, *, results: Mapping[str, Any], settings: Mapp
     anchored = {
         "Results": results_section(results, settings, details),
         "Videos": videos_section(strategies),
+        "Robustness": robustness_section(robustness),
         "Test-time training": ttt_section(details, strategies, results.get("curves", {})),
         "Contact sheets": sheets_section(addresses, left_out),
         "Settings": settings_section(results, settings, environment),
     }
-    ids = dict(zip(anchored, ("results", "videos", "ttt", "sheets", "settings"), strict=True))
+    ids = dict(zip(anchored, ("results", "videos", "robustness", "ttt", "sheets", "settings"), strict=True))
     document = page(f"Evaluation on {results['data']}",
                     [(ids[name], name) for name, content in anchored.items() if content is not None],
                     heading(results, settings), *anchored.values(), MARKS)
@@ -82,13 +79,17 @@ def write_report(path: str | Path, *, results: Mapping[str, Any], settings: Mapp
     write_bytes(path, document.encode("utf-8", "replace"))
 
 
-def report_of_run(config: ConfigDict, workdir: str | Path, videos: Iterable[EvalVideo]) -> Path:
+def report_of_run(config: ConfigDict, workdir: str | Path, entries: Sequence[EvalEntry], flow: FlowMethod,
+                  corrupted: Mapping[str, Sequence[EvalEntry]] | None = None) -> Path:
     """Writes `report.html` of a finished evaluation into its workdir.
 
     Args:
         config: the configuration of the run.
         workdir: its folder, with results.json, settings.json, videos/ and masks/.
-        videos: the videos it was run on, for the contact sheets; a missing one has none.
+        entries: the videos it was run on, for the contact sheets; a missing one has none.
+        flow: the method of `config.flow`.
+        corrupted: the same videos under each corruption, if there were any, by `corruption:level`; their
+            results are in robustness.json and corrupted/.
 
     Returns:
         The file.
@@ -101,9 +102,11 @@ def report_of_run(config: ConfigDict, workdir: str | Path, videos: Iterable[Eval
     strategies = results["strategies"]
     details = {name: {video: json.loads((workdir / "videos" / name / f"{video}.json").read_text())
                       for video in summary["videos"]} for name, summary in strategies.items()}
-    write_report(workdir / "report.html", results=results, details=details,
-                 settings=json.loads((workdir / "settings.json").read_text()),
-                 sheets=_run_sheets(config, workdir, strategies, videos), environment=run_environment())
+    sheets = itertools.chain(_run_sheets(config, workdir, strategies, entries, flow),
+                             _corrupted_sheets(config, workdir, list(strategies), corrupted or {}, flow))
+    write_report(workdir / "report.html", results=results, details=details, sheets=sheets,
+                 settings=json.loads((workdir / "settings.json").read_text()), environment=run_environment(),
+                 robustness=json.loads((workdir / "robustness.json").read_text()) if corrupted else None)
     return workdir / "report.html"
 
 
@@ -121,18 +124,19 @@ def run_environment() -> dict[str, str]:
 
 
 def strategy_sheet(config: ConfigDict, workdir: str | Path, video: EvalVideo, strategies: Sequence[str],
-                   num_frames: int = 4, cell_height: int = 160) -> np.ndarray:
+                   num_frames: int = 4, cell_height: int = 160, *, flow: FlowMethod) -> np.ndarray:
     """Frames of a video × (frame, flow, ground truth, the mask of each strategy).
 
     The frames are spread evenly over those with ground truth.
 
     Args:
-        config: `config.flow` is read.
-        workdir: of the evaluation; its masks and the first strategy's record of the video are read.
+        config: `config.flow` and `config.eval.frames` are read.
+        workdir: of the evaluation; its masks are read.
         video: the video.
         strategies: names of the strategies, a column each.
         num_frames: rows, fewer if the video has fewer such frames.
         cell_height: height of each picture in pixels.
+        flow: the method of `config.flow`.
 
     Returns:
         `[h, w, 3]` uint8 RGB.
@@ -140,52 +144,63 @@ def strategy_sheet(config: ConfigDict, workdir: str | Path, video: EvalVideo, st
     Raises:
         UserError: a mask or the video cannot be read, or the video has a single frame.
     """
-    count = len(video.frame_names) - (config.flow.last_frame == "drop")
-    record = json.loads((Path(workdir) / "videos" / strategies[0] / f"{video.name}.json").read_text())
-    names = [name for name in video.frame_names[:count] if name in record["frames"]]
-    chosen = [names[i] for i in sorted(set(np.linspace(0, len(names) - 1, num_frames).round().astype(int)))]
-    rows = []
-    for name, frame, flow in _with_flow(video, chosen, config.flow.method, config.flow.last_frame):
+    rows, names = _strategy_rows(config, workdir, video, strategies, num_frames, flow)
+    columns = ["frame", "flow", "ground truth", *map(label, strategies)]
+    return contact_sheet(rows, names, columns, cell_height)
+
+
+def _strategy_rows(config: ConfigDict, workdir: str | Path, video: EvalVideo, strategies: Sequence[str],
+                   num_frames: int, flow: FlowMethod) -> tuple[list[list[np.ndarray]], list[str]]:
+    """Pictures and frame names of the rows of a `strategy_sheet`."""
+    predicted = evaluated_frames(video, config.flow.last_frame, config.eval.frames == "annotated")
+    annotated = set(video.annotated)
+    shown = [i for i in predicted if video.frame_names[i] in annotated] or predicted
+    chosen = [shown[i] for i in sorted(set(np.linspace(0, len(shown) - 1, num_frames).round().astype(int)))]
+    pairs = frame_pairs(video, chosen, flow_of_video(flow, video.name, video.frame_names),
+                        config.flow.last_frame)
+    rows, names = [], [video.frame_names[i] for i in chosen]
+    for name, (frame, rendering) in zip(names, pairs, strict=True):
         target = video.target(name)
         truth = frame if target is None else overlay(frame, target, color=(40, 200, 40))
         masks = [read_mask(Path(workdir) / "masks" / strategy / video.name / f"{name}.png")
                  for strategy in strategies]
-        rows.append([frame, flow, truth, *(overlay(frame, mask) for mask in masks)])
-    columns = ["frame", "flow", "ground truth", *map(label, strategies)]
-    return contact_sheet(rows, chosen, columns, cell_height)
-
-
-def _with_flow(video: EvalVideo, names: Sequence[str], method: str,
-               last_frame: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, frame, flow rendering) of some frames, in order, computing no other flow."""
-    flow, last, wanted = create_flow(method), len(video.frame_names) - 1, set(names)
-    for (index, frame), (_, following) in itertools.pairwise(enumerate(video.frames)):
-        here = video.frame_names[index : index + (2 if index + 1 == last else 1)]
-        if wanted.isdisjoint(here):
-            continue
-        for name, pair in zip(here, flow_renderings([frame, following], flow, last_frame), strict=False):
-            if name in wanted:
-                yield name, *pair
+        rows.append([frame, rendering, truth, *(overlay(frame, mask) for mask in masks)])
+    return rows, names
 
 
 def _run_sheets(config: ConfigDict, workdir: Path, strategies: Mapping[str, Any],
-                videos: Iterable[EvalVideo]) -> Iterator[tuple[str, np.ndarray]]:
-    """Titled sheets: the worst video, the best, the second worst, the second best, ….
-
-    Only the sheets themselves are kept in memory while the videos are gone through in their own order.
-    """
+                entries: Sequence[EvalEntry], flow: FlowMethod) -> Iterator[tuple[str, np.ndarray]]:
+    """Titled sheets: the worst video, the best, the second worst, the second best, …."""
     ranked = [video for video, _ in ranked_videos(strategies)]
     order = [ranked[i // 2] if i % 2 == 0 else ranked[-1 - i // 2] for i in range(len(ranked))][:_SHEETS]
-    sheets = {video.name: strategy_sheet(config, workdir, video, list(strategies), _SHEET_FRAMES, _SHEET_CELL)
-              for video in videos if video.name in order}
+    by_name = {entry.name: entry for entry in entries}
     measure = main_measure(strategies)
-    for name in (name for name in order if name in sheets):
+    for name in (name for name in order if name in by_name):
+        sheet = strategy_sheet(config, workdir, by_name[name].open(), list(strategies), _SHEET_FRAMES,
+                               _SHEET_CELL, flow=flow)
         scores = [(label(strategy), percent(summary["videos"][name], measure))
                   for strategy, summary in strategies.items()]
         text = ", ".join(f"{strategy} {'–' if score is None else f'{score:.2f}'}"
                          for strategy, score in scores)
         yield (f"{name}, rank {len(ranked) - ranked.index(name)} of {len(ranked)}. "
-               f"{measure.replace('JF', 'J&F')}: {text}", sheets[name])
+               f"{measure.replace('JF', 'J&F')}: {text}", sheet)
+
+
+def _corrupted_sheets(config: ConfigDict, workdir: Path, strategies: Sequence[str],
+                      corrupted: Mapping[str, Sequence[EvalEntry]],
+                      flow: FlowMethod) -> Iterator[tuple[str, np.ndarray]]:
+    """One titled sheet: a frame of the first video under every corruption, at its highest level."""
+    rows, names = [], []
+    highest = {setting.rsplit(":", 1)[0]: setting for setting in corrupted}
+    for setting in highest.values():
+        entries = corrupted[setting]
+        folder = corrupted_folder(workdir, tuple(setting.rsplit(":", 1)))
+        row, _ = _strategy_rows(config, folder, entries[0].open(), strategies, 1, flow)
+        rows, names = rows + row, [*names, setting]
+    if rows:
+        columns = ["frame", "flow", "ground truth", *map(label, strategies)]
+        yield (f"{next(iter(corrupted.values()))[0].name}, its first evaluated frame under every corruption",
+               contact_sheet(rows, names, columns, _SHEET_CELL))
 
 
 def _embedded(sheets: Iterable[tuple[str, np.ndarray]]) -> tuple[list[tuple[str, str]], bool]:
@@ -198,7 +213,7 @@ def _embedded(sheets: Iterable[tuple[str, np.ndarray]]) -> tuple[list[tuple[str,
         for quality in _QUALITIES:
             encoded = io.BytesIO()
             image.save(encoded, "JPEG", quality=quality, optimize=True)
-            if encoded.tell() <= _IMAGE_BYTES // _SHEETS:
+            if encoded.tell() <= _IMAGE_BYTES // (_SHEETS + 1):  # and that of the corruptions
                 break
         total += encoded.tell()
         if total > _IMAGE_BYTES:

@@ -5,61 +5,34 @@ from typing import Any
 
 from dattt_jax.metrics.protocols import Protocol, get_protocol
 from dattt_jax.paper_numbers import DATA_SETS, GROUPED, data_set_key, paper_scores
-from dattt_jax.report_charts import Series, bar_chart, line_chart, signed_number
+from dattt_jax.report_charts import Series, line_chart, signed_number
 from dattt_jax.report_template import Html, facts, join, section, table, tag
+from dattt_jax.report_words import (
+    change_text,
+    color_numbers,
+    data_name,
+    label,
+    main_measure,
+    measure_name,
+    number_text,
+    percent,
+    plain,
+)
+from dattt_jax.score_table import SALIENCY
 
-_LABELS = {"base": "No TTT", "n": "TTT-N", "mwi": "TTT-MWI", "ltv": "TTT-LTV",
-           "grouped_mwi": "TTT-MWI, grouped", "grouped_ltv": "TTT-LTV, grouped"}
 _BACKBONES = {"swin_t": "Swin-T"} | {f"mit_b{i}": f"MiT-b{i}" for i in range(6)}
-_CHART_VIDEOS = 40  # the bar charts show so many videos at most
 # What the paper's numbers were made with: (name, section of the settings, field, value).
 _PAPER_RUN = (("input size", None, "input_size", [512, 512]), ("gradient steps", "ttt", "steps", 10),
               ("crops per step", "ttt", "batch_size", 8), ("learning rate", "ttt", "learning_rate", 1e-5),
-              ("protocol", "eval", "protocol", "dattt"))
-
-
-def label(strategy: str) -> str:
-    """Name of a strategy as the paper writes it; a name it does not have stays as it is."""
-    return _LABELS.get(strategy, strategy)
-
-
-def percent(summary: Mapping[str, Any], measure: str, statistic: str = "mean") -> float | None:
-    """A statistic of `metrics.scoring.summarize`, in percent; None where there is none."""
-    values = summary[measure]
-    return None if values is None or values[statistic] is None else 100 * values[statistic]
-
-
-def main_measure(strategies: Mapping[str, Any]) -> str:
-    """The measure videos are compared by: `JF`, or `J` under a protocol without F."""
-    return "JF" if all(summary["JF"] is not None for summary in strategies.values()) else "J"
-
-
-def ranked_videos(strategies: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Videos from worst to best.
-
-    Args:
-        strategies: summaries by strategy.
-
-    Returns:
-        (video, mean of the main measure over the strategies in percent), without videos that no strategy has
-        a score of. Equal scores are in order of name.
-    """
-    measure = main_measure(strategies)
-    scores = []
-    for video in sorted({video for summary in strategies.values() for video in summary["videos"]}):
-        found = [percent(summary["videos"][video], measure) for summary in strategies.values()
-                 if video in summary["videos"]]
-        found = [score for score in found if score is not None]
-        if found:
-            scores.append((video, sum(found) / len(found)))
-    return sorted(scores, key=lambda pair: pair[1])
+              ("protocol", "eval", "protocol", "dattt"),
+              ("frames", "eval", "frames", "annotated"))
 
 
 def heading(results: Mapping[str, Any], settings: Mapping[str, Any]) -> Html:
     """Title, what was run, and the most important numbers."""
     strategies, model = results["strategies"], settings["model"]
     measure = main_measure(strategies)
-    name = _measure_name(measure)
+    name = measure_name(measure)
     scores = {strategy: percent(summary, measure) for strategy, summary in strategies.items()}
     tiles = []
     base = scores.get("base")
@@ -76,7 +49,7 @@ def heading(results: Mapping[str, Any], settings: Mapping[str, Any]) -> Html:
     tiles.append((str(max(len(summary["videos"]) for summary in summaries)), "videos"))
     tiles.append((str(max(summary["frames"] for summary in summaries)), "frames scored"))
     return join([
-        tag("h1", f"Evaluation on {_data_name(results['data'])}"),
+        tag("h1", f"Evaluation on {data_name(results['data'])}"),
         tag("p", f"DATTT with {_BACKBONES.get(model['backbone'], model['backbone'])}, "
                  f"{model['modulation'] + ' modulation' if model['depth'] else 'without depth'}; weights: "
                  f"{results['init'] or 'random'}; protocol: {settings['eval']['protocol']}.", class_="soft"),
@@ -88,10 +61,12 @@ def results_section(results: Mapping[str, Any], settings: Mapping[str, Any],
                     details: Mapping[str, Any]) -> Html:
     """Scores of the strategies, beside the paper's; recall and decay; times."""
     strategies = results["strategies"]
-    measures = [measure for measure in ("J", "F", "JF") if any(s[measure] for s in strategies.values())]
+    measures = [measure for measure in ("J", "F", "JF", "region_F")
+                if any(s.get(measure) for s in strategies.values())]
     paper = {name: paper_scores(results["data"], settings["model"], name) for name in strategies}
     return section("results", "Results", _score_table(strategies, measures, paper),
                    _paper_note(results, settings) if any(paper.values()) else None,
+                   _saliency_table(strategies),
                    tag("div", _statistics_table(strategies, measures), _time_table(details),
                        class_="charts"))
 
@@ -99,9 +74,10 @@ def results_section(results: Mapping[str, Any], settings: Mapping[str, Any],
 def _score_table(strategies: Mapping[str, Any], measures: Sequence[str],
                  paper: Mapping[str, tuple[float, float] | None]) -> Html:
     base = strategies.get("base")
-    changes = [measure for measure in measures if measure != "JF"] if base and len(strategies) > 1 else []
+    changes = [measure for measure in measures if measure in ("J", "F")]
+    changes = changes if base and len(strategies) > 1 else []
     head = [("This run", len(measures))]
-    names = ["Strategy", *map(_measure_name, measures), *(f"Δ{measure}" for measure in changes)]
+    names = ["Strategy", *map(measure_name, measures), *(f"Δ{measure}" for measure in changes)]
     if changes:
         head.append(("Change by TTT", len(changes)))
     if any(paper.values()):
@@ -110,17 +86,17 @@ def _score_table(strategies: Mapping[str, Any], measures: Sequence[str],
     rows = []
     for name, summary in strategies.items():
         row = [join([label(name), tag("code", name)]),
-               *(_number(percent(summary, measure)) for measure in measures)]
-        row += [None if name == "base" else _change(percent(summary, measure), percent(base, measure))
+               *(number_text(percent(summary, measure)) for measure in measures)]
+        row += [None if name == "base" else change_text(percent(summary, measure), percent(base, measure))
                 for measure in changes]
         if any(paper.values()):
             row += [None if paper[name] is None else f"{value:.1f}" for value in paper[name] or (0, 0)]
-            row += [None if name == "base" else _change(own, reference, digits=1) for own, reference in
+            row += [None if name == "base" else change_text(own, reference, digits=1) for own, reference in
                     zip(paper[name] or (None, None), paper.get("base") or (None, None), strict=True)]
         rows.append(row)
     return table([[("", 1), *head], [(name, 1) for name in names]], rows,
                  "J (region), F (boundary) and their mean in percent; changes in points against no TTT. "
-                 "Higher is better.")
+                 "Higher is better." + (" Region F is equation 6." if "region_F" in measures else ""))
 
 
 def _paper_note(results: Mapping[str, Any], settings: Mapping[str, Any]) -> Html:
@@ -129,7 +105,7 @@ def _paper_note(results: Mapping[str, Any], settings: Mapping[str, Any]) -> Html
     for name, part, field, value in _PAPER_RUN:
         own = (settings[part] if part else settings)[field]
         if own != value:
-            different.append(f"{name} {_plain(own, ' × ')} (paper: {_plain(value, ' × ')})")
+            different.append(f"{name} {plain(own, ' × ')} (paper: {plain(value, ' × ')})")
     key = data_set_key(results["data"])
     text = f"Paper: DATTT, CVPR 2024, {DATA_SETS[key]}."
     if different:
@@ -140,8 +116,8 @@ def _paper_note(results: Mapping[str, Any], settings: Mapping[str, Any]) -> Html
 
 
 def _statistics_table(strategies: Mapping[str, Any], measures: Sequence[str]) -> Html:
-    measures = [measure for measure in measures if measure != "JF"]
-    rows = [[label(name), *(_number(percent(summary, measure, statistic))
+    measures = [measure for measure in measures if measure in ("J", "F")]
+    rows = [[label(name), *(number_text(percent(summary, measure, statistic))
                             for measure in measures for statistic in ("recall", "decay"))]
             for name, summary in strategies.items()]
     names = [f"{measure} {statistic}" for measure in measures for statistic in ("recall", "decay")]
@@ -150,81 +126,34 @@ def _statistics_table(strategies: Mapping[str, Any], measures: Sequence[str]) ->
                  "last, in points.")
 
 
+def _saliency_table(strategies: Mapping[str, Any]) -> Html | None:
+    if not all("saliency" in summary for summary in strategies.values()):
+        return None
+    found = {name: summary["saliency"] for name, summary in strategies.items()}
+    rows = [[label(name), *(number_text(None if values[each] is None else 100 * values[each])
+                            for each in SALIENCY)] for name, values in found.items()]
+    return table([[(name, 1) for name in ("Strategy", *(each.replace("_", " ") for each in SALIENCY))]], rows,
+                 "Video salient object measures of the soft maps, times 100. Of MAE, lower is better.")
+
+
 def _time_table(details: Mapping[str, Any]) -> Html:
     rows = []
     for name, videos in details.items():
-        seconds = sum(record["seconds"] for record in videos.values())
+        seconds, reading = (sum(record[part] for record in videos.values())
+                            for part in ("seconds", "input_seconds"))
         frames = sum(len(record["losses"]) for record in videos.values())
-        rows.append([label(name), str(frames), f"{seconds:.1f}",
+        rows.append([label(name), str(frames), f"{seconds:.1f}", f"{reading:.1f}",
                      f"{seconds / frames:.3f}" if frames else None])
-    return table([[(name, 1) for name in ("Strategy", "Frames", "Seconds", "s per frame")]], rows,
-                 "Time of prediction, adaptation, scoring and writing, compilation included.")
-
-
-def videos_section(strategies: Mapping[str, Any]) -> Html:
-    """Scores of every video: bars, changes against no TTT, and the table."""
-    ranked = [video for video, _ in ranked_videos(strategies)]
-    shown, note = ranked, None
-    if len(ranked) > _CHART_VIDEOS:
-        half = _CHART_VIDEOS // 2
-        shown = ranked[:half] + ranked[-half:]
-        note = tag("p", f"The charts show the {half} worst and the {half} best of {len(ranked)} videos; the "
-                        "table has all.", class_="soft")
-    return section("videos", "Videos", tag("p", "From worst to best by the mean over the strategies."), note,
-                   _video_charts(strategies, shown) if shown else None, _better_counts(strategies, ranked),
-                   _video_table(strategies))
-
-
-def _video_charts(strategies: Mapping[str, Any], videos: Sequence[str]) -> Html:
-    measure = main_measure(strategies)
-    name = _measure_name(measure)
-    scores = {strategy: [_video_score(summary, video, measure) for video in videos]
-              for strategy, summary in strategies.items()}
-    charts = [bar_chart(f"{name} of each video", videos, [Series(label(strategy), color, scores[strategy])
-              for strategy, color in _colors(strategies).items()], f"{name} (percent)")]
-    if "base" in scores and len(scores) > 1:
-        changes = [Series(label(strategy), color, [
-            None if own is None or base is None else own - base
-            for own, base in zip(scores[strategy], scores["base"], strict=True)])
-            for strategy, color in _colors(strategies).items() if strategy != "base"]
-        charts.append(bar_chart(f"Change of {name} by TTT", videos, changes, f"change of {name} (points)",
-                                signed=True, slots=len(strategies)))
-    return tag("div", *charts, class_="charts")
-
-
-def _better_counts(strategies: Mapping[str, Any], videos: Sequence[str]) -> Html | None:
-    """On how many videos each strategy beats no TTT."""
-    if "base" not in strategies or len(strategies) < 2:
-        return None
-    measure, items = main_measure(strategies), []
-    for strategy, summary in strategies.items():
-        pairs = [(_video_score(summary, video, measure), _video_score(strategies["base"], video, measure))
-                 for video in videos]
-        pairs = [(own, base) for own, base in pairs if own is not None and base is not None]
-        if strategy != "base":
-            better = sum(own > base for own, base in pairs)
-            worse = sum(own < base for own, base in pairs)
-            items.append(tag("li", f"{label(strategy)}: better than no TTT on {better} of {len(pairs)} "
-                                   f"videos, worse on {worse}."))
-    return tag("ul", *items)
-
-
-def _video_table(strategies: Mapping[str, Any]) -> Html:
-    measures = [measure for measure in ("J", "F") if any(s[measure] for s in strategies.values())]
-    frames = {video: each["frames"] for summary in strategies.values()
-              for video, each in summary["videos"].items()}
-    rows = [[video, str(frames[video]), *(_number(_video_score(summary, video, measure))
-                                          for summary in strategies.values() for measure in measures)]
-            for video in frames]
-    head = [[("", 2), *((label(name), len(measures)) for name in strategies)],
-            [("Video", 1), ("Frames", 1), *((measure, 1) for _ in strategies for measure in measures)]]
-    return table(head, rows, "J and F of each video in percent.", sortable=True)
+    head = ("Strategy", "Frames", "Seconds", "of which input", "s per frame")
+    return table([[(name, 1) for name in head]], rows,
+                 "Time of prediction, adaptation, scoring and writing, compilation included. Frames are "
+                 "decoded and their flow is computed (input) for the first strategy; the others find them.")
 
 
 def ttt_section(details: Mapping[str, Any], strategies: Mapping[str, Any],
                 curves: Mapping[str, Any]) -> Html | None:
     """Loss over the gradient steps, and J and F over the TTT epochs if they were recorded."""
-    colors, charts, note = _colors(strategies), [], None
+    colors, charts, note = color_numbers(strategies), [], None
     losses = {name: _mean_losses(details.get(name, {})) for name in strategies}
     series = [Series(label(name), colors[name], values) for name, values in losses.items() if values]
     if series:
@@ -272,8 +201,8 @@ def sheets_section(sheets: Iterable[tuple[str, str]], left_out: bool) -> Html | 
 def settings_section(results: Mapping[str, Any], settings: Mapping[str, Any],
                      environment: Mapping[str, Any]) -> Html:
     """Protocol, device and versions, and every field of the configuration."""
-    loose = [(name, _plain(value)) for name, value in settings.items() if not isinstance(value, Mapping)]
-    groups = {"general": loose} | {name: [(field, _plain(value)) for field, value in value.items()]
+    loose = [(name, plain(value)) for name, value in settings.items() if not isinstance(value, Mapping)]
+    groups = {"general": loose} | {name: [(field, plain(value)) for field, value in value.items()]
                                    for name, value in settings.items() if isinstance(value, Mapping)}
     protocol = get_protocol(settings["eval"]["protocol"])
     return section(
@@ -281,8 +210,9 @@ def settings_section(results: Mapping[str, Any], settings: Mapping[str, Any],
         facts(_protocol_facts(protocol)), tag("h3", "Device and versions"),
         tag("p", "Of the process that wrote this report; videos finished by an earlier one may have run "
                  "elsewhere.", class_="soft"),
-        facts([(name, _plain(value)) for name, value in environment.items()]), tag("h3", "Configuration"),
-        facts([("data", results["data"]), ("init", results["init"] or "random")]),
+        facts([(name, plain(value)) for name, value in environment.items()]), tag("h3", "Configuration"),
+        facts([("data", results["data"]), ("init", results["init"] or "random"),
+               ("flow", ", ".join(results["flow"]))]),
         *(tag("details", tag("summary", name), facts(pairs)) for name, pairs in groups.items() if pairs))
 
 
@@ -292,41 +222,10 @@ def _protocol_facts(protocol: Protocol) -> list[tuple[str, str]]:
     dropped = [text for text, is_dropped in rules if is_dropped]
     average = "frames, then videos" + (" of a class, then classes" if protocol.aggregation == "class" else "")
     return [("Frames", "all annotated" + (f" but {', '.join(dropped)} of each video" if dropped else "")),
-            # --mode=eval reads ground truth itself, whatever grey level and size the protocol says.
-            ("Ground truth", "the union of all objects, at its own size"),
+            ("Ground truth", "the union of all objects: numbers above 0, grey above "
+                             f"{protocol.target_above}"),
+            ("Compared at", "the size of the prediction, to which ground truth is brought (nearest)"
+             if protocol.resolution == "prediction" else "the size of the ground truth"),
+            ("Missing prediction", {"zero": "counts as 0", "skip": "not counted"}[protocol.missing]),
             ("Prediction", f"object where 255 · p > {protocol.threshold}"),
             ("Average", average), ("Measures", " and ".join(protocol.metrics))]
-
-
-def _colors(strategies: Iterable[str]) -> dict[str, int]:
-    """Colour numbers: grey (0) for no TTT only, the others in order."""
-    adapted = [name for name in strategies if name != "base"]
-    return {name: 0 if name == "base" else 1 + adapted.index(name) % 6 for name in strategies}
-
-
-def _data_name(data: str) -> str:
-    key = data_set_key(data)
-    return DATA_SETS[key] if key else data
-
-
-def _measure_name(measure: str) -> str:
-    return {"JF": "J&F"}.get(measure, measure)
-
-
-def _video_score(summary: Mapping[str, Any], video: str, measure: str) -> float | None:
-    found = summary["videos"].get(video)
-    return None if found is None else percent(found, measure)
-
-
-def _number(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2f}"
-
-
-def _change(own: float | None, base: float | None, digits: int = 2) -> str | None:
-    return None if own is None or base is None else signed_number(own - base, digits)
-
-
-def _plain(value: Any, separator: str = ", ") -> str:
-    if isinstance(value, list | tuple):
-        return separator.join(map(_plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,8 +1,6 @@
 """Scores a folder of masks against a folder of ground truth: `--mode=score`."""
 
-import csv
 import dataclasses
-import io
 import itertools
 import math
 import os
@@ -11,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
@@ -19,22 +18,23 @@ from dattt_jax.metrics.protocols import (
     Protocol,
     binarize,
     decode_target,
+    decode_union,
     fit_target,
     get_protocol,
+    grey_levels,
     kept_frames,
 )
-from dattt_jax.metrics.scoring import FrameScore, missing_score, score_frame, summarize
+from dattt_jax.metrics.scoring import FrameScore, check_measures, missing_score, score_frame, summarize
 from dattt_jax.progress import Progress
+from dattt_jax.score_table import format_table, write_csv
 from input_pipeline.mask_folders import MaskFolder, holds_numbers, list_masks, read_mask_file
-from input_pipeline.writers import write_bytes, write_json
+from input_pipeline.writers import write_json
 
 EVERY = "every"  # value of config.score.protocol: all presets side by side
 _SHOWN = 20  # defects of one kind that are printed; results.json has them all
 # Kinds of defect that leave a frame without a score, the most telling first.
 _FATAL = ("wrong size", "unreadable prediction", "unreadable ground truth", "missing prediction",
           "missing video", "nothing to score")
-_MEASURES = ("J", "F", "JF")
-_STATISTICS = ("mean", "recall", "decay")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,13 +122,15 @@ def pair_frames(predictions: MaskFolder, targets: MaskFolder, protocols: Sequenc
     return jobs, defects
 
 
-def score_job(job: Job, protocols: Sequence[Protocol], numbers: tuple[bool, bool]) -> Outcome:
+def score_job(job: Job, protocols: Sequence[Protocol], numbers: tuple[bool, bool],
+              saliency: bool = False) -> Outcome:
     """Reads the two files of a frame and scores them under every protocol.
 
     Args:
         job: The frame.
         protocols: The protocols.
         numbers: Whether grey (predictions, ground truth) hold object numbers: `holds_numbers`.
+        saliency: Also measure the saliency of the soft map; that of a mask is 0 and 1.
 
     Returns:
         The scores. A prediction that is missing, cannot be read, or has a wrong size counts as the
@@ -150,9 +152,9 @@ def score_job(job: Job, protocols: Sequence[Protocol], numbers: tuple[bool, bool
     known: dict[tuple[int, str, int], FrameScore] = {}  # presets share most of their decoding
     usable = empty = False
     for protocol in protocols:
-        target = decode_target(target_image, target_palette or numbers[1], protocol)
+        target = decode_union([(target_image, target_palette or numbers[1])], protocol)
         if image is None:
-            scores[protocol.name] = missing_score(target, protocol)
+            scores[protocol.name] = missing_score(target, protocol, saliency=saliency)
             continue
         prediction = (decode_target(image, True, protocol) if palette or numbers[0]
                       else binarize(image, protocol))
@@ -162,19 +164,22 @@ def score_job(job: Job, protocols: Sequence[Protocol], numbers: tuple[bool, bool
             fitted = fit_target(target, prediction.shape, protocol)
         except ValueError as error:
             defects[Defect("wrong size", f"{job.prediction}: {error}")] = None
-            scores[protocol.name] = missing_score(target, protocol)
+            scores[protocol.name] = missing_score(target, protocol, saliency=saliency)
             continue
         if fitted is not target:
             defects[Defect("ground truth resized", f"{job.target}: to the size of "
                            f"{job.prediction} under {protocol.name}")] = None
         if how not in known:
-            known[how] = score_frame(prediction, fitted)
+            soft = None
+            if saliency:
+                soft = prediction if palette or numbers[0] else grey_levels(image) / np.float32(255)
+            known[how] = score_frame(prediction, fitted, soft)
         scores[protocol.name] = known[how]
         usable = True
     return Outcome(scores, tuple(defects), usable, empty, (palette, target_palette))
 
 
-def _run_jobs(jobs: Sequence[Job], protocols: Sequence[Protocol]) -> list[Outcome]:
+def _run_jobs(jobs: Sequence[Job], protocols: Sequence[Protocol], saliency: bool) -> list[Outcome]:
     """Outcomes in the order of the jobs."""
     # Predictions may be soft, so only 0 and 1 are sure to be numbers there; ground truth is not.
     numbers = (holds_numbers((job.prediction for job in jobs if job.prediction), highest=1),
@@ -182,7 +187,7 @@ def _run_jobs(jobs: Sequence[Job], protocols: Sequence[Protocol]) -> list[Outcom
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool, \
             Progress("score", len(jobs)) as progress:
         outcomes = []
-        for outcome in pool.map(lambda job: score_job(job, protocols, numbers), jobs):
+        for outcome in pool.map(lambda job: score_job(job, protocols, numbers, saliency), jobs):
             outcomes.append(outcome)
             progress.update()
     return outcomes
@@ -218,7 +223,8 @@ def score(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     Args:
         config: `config.score.pred` and `config.score.gt` are folders of masks (`list_masks` says in
             which layouts), `config.score.protocol` is a name in `PROTOCOLS`, or `every` for all
-            of them side by side. Predictions may be 0/1, 0/255, palette or soft.
+            of them side by side, `config.score.measures` names of `EXTRA_MEASURES`. Predictions may be
+            0/1, 0/255, palette or soft.
         workdir: Folder for the results; made if needed.
 
     Returns:
@@ -232,12 +238,13 @@ def score(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """
     name = config.score.protocol
     protocols = list(PROTOCOLS.values()) if name == EVERY else [get_protocol(name)]
+    check_measures(config.score.measures, "config.score.measures")
     for field in ("pred", "gt"):
         if not config.score[field]:
             raise UserError(f"config.score.{field} is empty: give a folder of masks")
     predictions, targets = list_masks(config.score.pred), list_masks(config.score.gt)
     jobs, defects = pair_frames(predictions, targets, protocols)
-    outcomes = _run_jobs(jobs, protocols)
+    outcomes = _run_jobs(jobs, protocols, "saliency" in config.score.measures)
     defects += [defect for outcome in outcomes for defect in outcome.defects]
     if not any(outcome.usable for outcome in outcomes):
         fatal = next(defect for kind in _FATAL for defect in defects if defect.kind == kind)
@@ -245,8 +252,8 @@ def score(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                         f"(videos there: {', '.join(list(predictions.videos)[:5])})")
     defects += _overall_defects(jobs, outcomes, protocols, (predictions.root, targets.root))
 
-    summaries = {protocol.name: summarize(_scores(targets, jobs, outcomes, protocol), protocol)
-                 for protocol in protocols}
+    summaries = {protocol.name: summarize(_scores(targets, jobs, outcomes, protocol), protocol,
+                                          measures=config.score.measures) for protocol in protocols}
     results = dict(summaries["all" if name == EVERY else name])
     if name == EVERY:
         results["protocols"] = summaries
@@ -256,7 +263,7 @@ def score(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     results |= {"pred": str(predictions.root), "gt": str(targets.root), "defects": by_kind}
     workdir = Path(workdir)
     write_json(workdir / "results.json", results)
-    _write_csv(workdir / "results.csv", summaries)
+    write_csv(workdir / "results.csv", "protocol", summaries)
     print(format_table(summaries))
     print(format_defects(by_kind))
     return results
@@ -270,48 +277,6 @@ def _scores(targets: MaskFolder, jobs: Sequence[Job], outcomes: Sequence[Outcome
     for job, outcome in zip(jobs, outcomes, strict=True):
         scores[job.video][job.frame] = outcome.scores[protocol.name]
     return scores
-
-
-def _row(summary: dict[str, Any]) -> list[float | None]:
-    """The nine statistics of a summary or of one of its videos, in the order of the columns."""
-    return [summary[measure] and summary[measure][key]
-            for measure in _MEASURES for key in _STATISTICS]
-
-
-def _write_csv(path: Path, summaries: dict[str, dict[str, Any]]) -> None:
-    """One line per protocol and video, and one (video `*`) for their mean; fractions."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["protocol", "video", "frames",
-                    *(f"{measure}_{key}" for measure in _MEASURES for key in _STATISTICS)])
-    for name, summary in summaries.items():
-        for video, row in (*summary["videos"].items(), ("*", summary)):
-            lines.writerow([name, video, row["frames"], *_row(row)])
-    write_bytes(path, text.getvalue().encode())
-
-
-def format_table(summaries: dict[str, dict[str, Any]]) -> str:
-    """The scores in percent as text: videos and their mean, or for several protocols the means.
-
-    Args:
-        summaries: `metrics.scoring.summarize` by protocol name.
-
-    Returns:
-        The lines of the table; `-` where nothing was scored.
-    """
-    if len(summaries) == 1:
-        (name, summary), = summaries.items()
-        rows = {**summary["videos"], f"mean ({name})": summary}
-    else:
-        rows = summaries
-    width = max(map(len, rows))
-    head = [f"{measure} {key}" for measure in _MEASURES for key in _STATISTICS]
-    lines = [" " * width + "  frames  " + "  ".join(f"{title:>9}" for title in head)]
-    for name, row in rows.items():
-        cells = ("-" if value is None else f"{100 * value:.2f}" for value in _row(row))
-        lines.append(f"{name:<{width}}  {row['frames']:>6}  "
-                     + "  ".join(f"{cell:>9}" for cell in cells))
-    return "\n".join(lines)
 
 
 def format_defects(by_kind: dict[str, list[str]]) -> str:

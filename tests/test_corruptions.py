@@ -38,7 +38,7 @@ def _image(height=40, width=50, seed=1):
 def _video(count=5, **changes):
     frames = np.stack([_image(seed=10 + i) for i in range(count)]).astype(np.uint8)
     masks = {f"{i:05d}": np.eye(40, 50, i, dtype=bool) for i in range(count)}
-    video = EvalVideo("clip", list(masks), 24.0, frames, masks.__getitem__)
+    video = EvalVideo("clip", list(masks), 24.0, frames, masks.__getitem__, list(masks))
     return dataclasses.replace(video, **changes)
 
 
@@ -250,6 +250,7 @@ def test_names_levels_suites_and_aliases():
     assert len(parse_corruptions(["robust_vos"])) == 9
     assert len(parse_corruptions(["davis_c"])) == 27
     assert {"identity", *SUITES["robust_vos"], *SUITES["davis_c"]} == set(CORRUPTIONS)
+    assert {"identity", *SUITES["all"]} == set(CORRUPTIONS) and len(parse_corruptions(["all"])) == 36
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -281,7 +282,9 @@ def test_every_level_of_every_corruption_gives_a_video(name, level):
     assert first.dtype == np.uint8 and first.shape == video.frames.shape
     np.testing.assert_array_equal(first, second)  # readable again, and the same
     assert (first != video.frames).any() == (name != "identity")
-    for field in ("name", "frame_names", "fps", "target"):
+    stored = dataclasses.replace(video, flow=video.frames)
+    assert corrupt_video(stored, "identity", 1, 0, False).flow is None  # it was computed from clean frames
+    for field in ("name", "frame_names", "fps", "target", "annotated"):
         assert getattr(corrupted, field) is getattr(video, field)
     np.testing.assert_array_equal(video.frames, _video().frames)  # the clean video is as it was
 

@@ -1,4 +1,4 @@
-"""`--mode=eval` on tiny synthetic clips and on a folder."""
+"""`--mode=eval`: scores, resuming, options and errors, with a network and with a problem of one number."""
 
 import json
 import shutil
@@ -7,40 +7,47 @@ import numpy as np
 import pytest
 from golden_model import random_variables
 from PIL import Image
+from tiny_eval import HEIGHT, WIDTH, folder_config, tiny_config, tiny_evaluate, without_times, write_clip
 
-from configs import demo
 from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
-from dattt_jax.evaluate import eval_videos, evaluate
+from dattt_jax.eval_data import eval_entries
+from dattt_jax.evaluate import evaluate
 from dattt_jax.metrics.boundary import boundary_f
 from dattt_jax.metrics.region import jaccard
+from dattt_jax.metrics.saliency import describe_profile, frame_profile
+from dattt_jax.score import score
 from input_pipeline.images import read_image_size, read_mask
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    config = demo.get_config()
+    return tiny_config(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def real_config(config, tmp_path_factory):
+    """With a real network of random weights."""
+    config = config.copy_and_resolve_references()
     config.input_size = (32, 32)
-    config.synthetic.size, config.synthetic.num_frames = (48, 64), 3
     config.model.decoder_features = 8
-    config.ttt.steps, config.ttt.batch_size = 1, 2
-    config.eval.strategies, config.eval.clips = ("base", "n"), 2
-    config.init = str(tmp_path_factory.mktemp("weights"))
+    config.ttt.batch_size = 2
+    config.init = str(tmp_path_factory.mktemp("network"))
     save_variables(config.init, random_variables(config.model), config.model)
     return config
 
 
 @pytest.fixture(scope="module")
-def finished(config, tmp_path_factory):
+def finished(real_config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("eval")
-    return workdir, evaluate(config, workdir)
+    return workdir, evaluate(real_config, workdir)
 
 
-def test_scores_are_those_of_the_masks_on_disk(config, finished):
+def test_scores_are_those_of_the_masks_on_disk(real_config, finished):
     workdir, results = finished
     for strategy in ("base", "n"):
         per_video = []
-        for video in eval_videos(config):
+        for video in (entry.open() for entry in eval_entries(real_config)):
             scores = []
             for name in video.frame_names:
                 path = workdir / "masks" / strategy / video.name / f"{name}.png"
@@ -57,65 +64,117 @@ def test_scores_are_those_of_the_masks_on_disk(config, finished):
     assert read_image_size(workdir / "strategies.png")[1] > 4 * 64
 
 
-def test_finished_videos_are_not_run_again_and_missing_ones_are(config, finished):
+def test_finished_videos_are_not_run_again_and_missing_ones_are(real_config, finished):
     workdir, results = finished
     kept = workdir / "videos" / "n"
     first, second = sorted(kept.iterdir())
     before = first.stat().st_mtime_ns
     content = json.loads(second.read_text())
     second.unlink()
-    assert evaluate(config, workdir) == results
+    assert evaluate(real_config, workdir) == results
     assert first.stat().st_mtime_ns == before
-    again = json.loads(second.read_text())
-    assert {k: again[k] for k in ("frames", "losses")} == {k: content[k] for k in ("frames", "losses")}
+    assert without_times(json.loads(second.read_text())) == without_times(content)
 
 
-def test_a_workdir_of_other_settings_is_refused(config, finished):
-    other = config.copy_and_resolve_references()
+def test_a_workdir_of_other_settings_is_refused(real_config, finished):
+    other = real_config.copy_and_resolve_references()
     other.ttt.learning_rate = 0.5
-    with pytest.raises(UserError, match="holds results of other settings"):
-        evaluate(other, finished[0])
+    with pytest.raises(UserError, match=r"other settings \(config\.ttt\.learning_rate was 1e-05\)"):
+        tiny_evaluate(other, finished[0])
+    other = real_config.copy_and_resolve_references()
+    other.eval.protocol = "davis16"
+    with pytest.raises(UserError, match=r"other settings \(config\.eval\.protocol was all\)"):
+        tiny_evaluate(other, finished[0])
+
+
+def test_what_does_not_change_results_may_change(config, tmp_path):
+    results = tiny_evaluate(config, tmp_path)
+    other = config.copy_and_resolve_references()
+    other.eval.strategies, other.eval.devices, other.eval.overlays = ("n", "base", "mwi"), 2, False
+    again = tiny_evaluate(other, tmp_path)["strategies"]
+    assert list(again) == ["n", "base", "mwi"]
+    assert {name: again[name] for name in ("base", "n")} == results["strategies"]
 
 
 def test_a_folder_with_sparse_masks(config, tmp_path):
-    rng = np.random.default_rng(0)
-    for part in ("frames", "masks"):
-        (tmp_path / "data" / part / "cat").mkdir(parents=True)
-    for t in range(4):
-        frame = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
-        Image.fromarray(frame).save(tmp_path / "data/frames/cat" / f"{t:05d}.jpg")
-    Image.fromarray(np.full((40, 50), 255, np.uint8)).save(tmp_path / "data/masks/cat/00002.png")
-    config = config.copy_and_resolve_references()
-    config.eval.data, config.eval.strategies = str(tmp_path / "data"), ("base",)
-    results = evaluate(config, tmp_path / "out")
-    assert results["strategies"]["base"]["frames"] == 1
+    write_clip(tmp_path / "data", "cat", 4, masks=[2])
+    config = folder_config(config, tmp_path / "data", strategies=("base",))
+    results = tiny_evaluate(config, tmp_path / "out")
+    assert results["strategies"]["base"]["frames"] == 1 and results["flow"][0].startswith("dis")
     assert len(list((tmp_path / "out/masks/base/cat").iterdir())) == 4
 
     (tmp_path / "data/masks/cat/00002.png").rename(tmp_path / "data/masks/cat/00009.png")
-    with pytest.raises(UserError, match=r"00009\.png has no frame"):
-        evaluate(config, tmp_path / "out2")
-    with pytest.raises(UserError, match="frames does not exist"):
-        config.eval.data = str(tmp_path / "nothing")
-        evaluate(config, tmp_path / "out3")
+    with pytest.raises(UserError, match=r"config\.data\.root.*: no frame of it is annotated"):
+        tiny_evaluate(config, tmp_path / "out2")
+    with pytest.raises(UserError, match=r"config\.data\.root.*nothing.*no such folder"):
+        config.data.root = str(tmp_path / "nothing")
+        tiny_evaluate(config, tmp_path / "out3")
+    with pytest.raises(UserError, match=r"config\.data\.root is empty"):
+        config.data.root = ""
+        tiny_evaluate(config, tmp_path / "out4")
 
 
-def test_corrupted_frames_are_what_the_network_sees(config):
-    noisy = config.copy_and_resolve_references()
-    noisy.eval.corruption = "gaussian_noise:3"
-    clean, corrupted = (next(iter(eval_videos(c))) for c in (config, noisy))
-    difference = np.stack(list(corrupted.frames)).astype(float) - np.stack(list(clean.frames))
-    assert 20 < difference.std() < 31  # sigma 30, less what clipping takes
-    np.testing.assert_array_equal(clean.target("00001"), corrupted.target("00001"))
-    noisy.eval.corruption = "gaussian_noise"
-    with pytest.raises(UserError, match="give one level"):
-        eval_videos(noisy)
+def test_only_annotated_frames_are_seen_and_their_flow_is_that_of_neighbours(config, tmp_path):
+    write_clip(tmp_path / "data", "cat", 6, masks=[1, 4])
+    config = folder_config(config, tmp_path / "data")
+    every = tiny_evaluate(config, tmp_path / "all")
+    config.eval.frames = "annotated"
+    annotated = tiny_evaluate(config, tmp_path / "annotated")
+    for strategy in ("base", "n"):
+        masks = tmp_path / "annotated" / "masks" / strategy / "cat"
+        assert sorted(path.name for path in masks.iterdir()) == ["00001.png", "00004.png"]
+    # Without adaptation a frame is predicted from itself and its flow alone: the same under both.
+    assert annotated["strategies"]["base"] == every["strategies"]["base"]
+    record = json.loads((tmp_path / "annotated/videos/n/cat.json").read_text())
+    assert list(record["losses"]) == list(record["frames"]) == ["00001", "00004"]
+    config.eval.frames = "some"
+    with pytest.raises(UserError, match=r"config\.eval\.frames='some': use one of all, annotated"):
+        tiny_evaluate(config, tmp_path / "out")
+
+
+@pytest.mark.parametrize("protocol", ["all", "davis16", "dattt"])
+@pytest.mark.parametrize("last_frame", ["repeat", "drop"])
+def test_score_of_the_masks_is_the_same(config, tmp_path, protocol, last_frame):
+    """Frames without a prediction included: a last frame that is dropped counts as the protocol says."""
+    write_clip(tmp_path / "data", "cat", 5, masks=range(5), level=100)  # above 0, not 128
+    write_clip(tmp_path / "data", "dog", 5, masks=range(5), level=200, seed=1)
+    config = folder_config(config, tmp_path / "data", strategies=("base",), protocol=protocol)
+    config.flow.last_frame = last_frame
+    found = tiny_evaluate(config, tmp_path / "out")["strategies"]["base"]
+    config.score.pred, config.score.gt = str(tmp_path / "out/masks/base"), str(tmp_path / "data/masks")
+    config.score.protocol = protocol
+    expected = score(config, tmp_path / "score")
+    assert found == {name: expected[name] for name in found}
+    assert found["J"]["mean"] != pytest.approx(0)
+
+
+def test_further_measures(config, tmp_path):
+    pytest.importorskip("py_sod_metrics")
+    config = config.copy_and_resolve_references()
+    config.eval.strategies, config.eval.measures, config.eval.clips = ("base",), ("region_F", "saliency"), 1
+    summary = tiny_evaluate(config, tmp_path)["strategies"]["base"]
+    record = json.loads((tmp_path / "videos/base/synthetic_00000.json").read_text())
+    assert summary["saliency"] == describe_profile(np.asarray(record["saliency"]))
+    assert summary["region_F"]["mean"] == pytest.approx(
+        np.mean([2 * score["J"] / (1 + score["J"]) for score in record["frames"].values()]))
+    # The maps are soft: those of the masks have another E-measure curve.
+    video = eval_entries(config)[0].open()
+    masks = [frame_profile(read_mask(tmp_path / f"masks/base/{video.name}/{name}.png"), video.target(name))
+             for name in video.frame_names]
+    assert summary["saliency"] != describe_profile(np.mean(masks, axis=0))
+    text = (tmp_path / "report.html").read_text()
+    assert f"{100 * summary['saliency']['S']:.2f}" in text and "equation 6" in text
+    header, row = (tmp_path / "results.csv").read_text().splitlines()[:2]
+    values = dict(zip(header.split(","), row.split(","), strict=True))
+    assert float(values["MAE"]) == pytest.approx(summary["saliency"]["MAE"])
+    assert float(values["J_decay"]) == pytest.approx(summary["videos"][video.name]["J"]["decay"])
 
 
 def test_curves_end_at_the_reported_scores(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.eval.curves, config.eval.strategies, config.eval.clips = True, ("base", "ltv"), 1
     config.ttt.steps = 2
-    results = evaluate(config, tmp_path)
+    results = tiny_evaluate(config, tmp_path)
     [(strategy, curves)] = results["curves"].items()
     assert strategy == "ltv"
     for measure in ("J", "F"):
@@ -131,30 +190,37 @@ def test_a_failed_run_does_not_claim_the_workdir(config, tmp_path):
     wrong.init, wrong.eval.strategies = config.init, ("bsae",)
     with pytest.raises(UserError, match=r"config\.eval\.strategies: 'bsae' is not one of"):
         evaluate(wrong, tmp_path / "out")
-    wrong.eval.strategies = ("base",)
-    evaluate(wrong, tmp_path / "out")
+    wrong.eval.strategies, wrong.eval.corruptions = ("base",), ("fog",)
+    with pytest.raises(UserError, match="'fog' is unknown"):
+        evaluate(wrong, tmp_path / "out")
+    wrong.eval.corruptions, wrong.flow.method = ("contrast",), "files"
+    with pytest.raises(UserError, match=r"config\.flow\.method=files: stored flow shows the clean frames"):
+        evaluate(wrong, tmp_path / "out")
+    wrong.eval.corruptions, wrong.eval.devices = (), 5
+    with pytest.raises(UserError, match=r"config\.eval\.devices=5: there are 4 here"):
+        evaluate(wrong, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_new_weights_in_the_same_place_are_new_settings(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.eval.strategies, config.eval.clips, config.eval.protocol = ("base",), 1, "tmo-fbms"
-    for first in (True, False):
-        config.init = str(tmp_path / "weights")
-        shutil.rmtree(config.init, ignore_errors=True)
-        save_variables(config.init, random_variables(config.model), config.model)
-        if first:
-            assert evaluate(config, tmp_path / "out")["strategies"]["base"]["F"] is None
+    config.init = str(tmp_path / "weights")
+    (tmp_path / "weights/variables").mkdir(parents=True)
+    assert tiny_evaluate(config, tmp_path / "out")["strategies"]["base"]["F"] is None
+    shutil.rmtree(config.init)
+    (tmp_path / "weights/variables").mkdir(parents=True)
     with pytest.raises(UserError, match=r"config\.init was"):
-        evaluate(config, tmp_path / "out")
+        tiny_evaluate(config, tmp_path / "out")
 
 
 def test_a_mask_of_another_size_is_named(config, tmp_path):
-    for part, size in (("frames", (40, 50)), ("masks", (40, 51))):
-        (tmp_path / part / "cat").mkdir(parents=True)
-        for t in range(2):
-            shape = (*size, 3) if part == "frames" else size
-            Image.fromarray(np.full(shape, 255, np.uint8)).save(tmp_path / part / "cat" / f"{t}.png")
-    config = config.copy_and_resolve_references()
-    config.eval.data, config.eval.strategies = str(tmp_path), ("base",)
-    with pytest.raises(UserError, match=r"masks/cat/0\.png is 51x40"):
-        evaluate(config, tmp_path / "out")
+    write_clip(tmp_path, "cat", 2, masks=range(2))
+    Image.fromarray(np.full((HEIGHT, WIDTH + 1), 255, np.uint8)).save(tmp_path / "masks/cat/00000.png")
+    config = folder_config(config, tmp_path, strategies=("base",))
+    with pytest.raises(UserError, match=r"masks/cat/00000\.png is 65x48 .*its frame 64x48"):
+        tiny_evaluate(config, tmp_path / "out")
+    config.eval.protocol = "mtnet-fbms"  # compares at the size of the prediction
+    write_clip(tmp_path, "cat", 4, masks=range(1, 4))
+    Image.fromarray(np.full((2 * HEIGHT, 2 * WIDTH), 255, np.uint8)).save(tmp_path / "masks/cat/00002.png")
+    assert tiny_evaluate(config, tmp_path / "out2")["strategies"]["base"]["frames"] == 2

@@ -20,7 +20,7 @@ from dattt_jax.report import report_of_run, strategy_sheet, write_report
 from dattt_jax.report_charts import Series, bar_chart, line_chart, signed_number
 from dattt_jax.report_template import tag
 from dattt_jax.visualize import contact_sheet, overlay
-from input_pipeline.eval_videos import EvalVideo
+from input_pipeline.eval_videos import EvalEntry, EvalVideo
 from input_pipeline.flow import create_flow, flow_renderings
 from input_pipeline.writers import write_json, write_mask
 
@@ -74,15 +74,17 @@ def run(videos, seed=0, protocol="dattt", strategies=STRATEGIES):
         scores = {video: {f"{t:02d}": FrameScore(*rng.random(2)) for t in range(4)} for video in videos}
         summaries[strategy] = summarize(scores, get_protocol(protocol))
         steps = 0 if strategy == "base" else 3
-        details[strategy] = {video: {"frames": {}, "seconds": 2.5, "losses": {
-            f"{t:02d}": rng.random(steps).tolist() for t in range(4)}} for video in videos}
-    results = {"data": "/videos/FBMS", "init": "weights", "strategies": summaries}
+        details[strategy] = {video: {
+            "frames": {}, "seconds": 2.5, "input_seconds": 0.5,
+            "losses": {f"{t:02d}": rng.random(steps).tolist() for t in range(4)}} for video in videos}
+    results = {"data": "/videos/FBMS", "init": "weights", "flow": ["dis"], "strategies": summaries}
     return json.loads(json.dumps(results)), details
 
 
 def settings(protocol="dattt"):
     return {"seed": 0, "input_size": [512, 512], "init": "weights", "model": MODEL,
-            "eval": {"protocol": protocol}, "ttt": {"steps": 10, "batch_size": 4, "learning_rate": 1e-5}}
+            "eval": {"protocol": protocol, "frames": "annotated"},
+            "ttt": {"steps": 10, "batch_size": 4, "learning_rate": 1e-5}}
 
 
 def written(path, results, details, sheets=(), **changes):
@@ -115,10 +117,24 @@ def test_tables_hold_the_results_and_the_papers_numbers(tmp_path):
     for row, summary in zip(page.table("Recall")[1:], summaries.values(), strict=True):
         assert row[1:] == [f"{100 * summary[measure][statistic]:.2f}"
                            for measure in "JF" for statistic in ("recall", "decay")]
-    assert page.table("Time")[1:] == [[labels[name], "8", "5.0", "0.625"] for name in STRATEGIES]
+    assert page.table("Time")[1:] == [[labels[name], "8", "5.0", "1.0", "0.625"] for name in STRATEGIES]
     assert page.table("J and F of each video")[2:] == [
         [video, "4", *(value for summary in summaries.values()
                        for value in percents(summary["videos"][video], "JF"))] for video in ("a", "b")]
+
+
+def test_the_ground_truth_is_described_as_the_protocol_decodes_it(tmp_path):
+    results, details = run(["a"])
+    path, texts = tmp_path / "report.html", {}
+    for protocol in ("dattt", "all", "mtnet-fbms"):
+        texts[protocol] = Page(written(path, results, details, settings=settings(protocol))).text
+    assert "grey above 128" in texts["dattt"] and "grey above 0" in texts["all"]
+    assert "the size of the ground truth" in texts["all"] and "brought (nearest)" in texts["mtnet-fbms"]
+    assert "counts as 0" in texts["all"]
+    every = settings()
+    every["eval"]["frames"] = "all"
+    page = Page(written(tmp_path / "report.html", results, details, settings=every))
+    assert "frames all (paper: annotated)" in page.text
 
 
 def test_the_page_stands_alone_and_names_are_escaped(tmp_path):
@@ -257,30 +273,31 @@ def clip(name, seed, masks):
     base = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
     frames = [np.roll(base, t, axis=1) for t in range(5)]
     targets = {f"{t:02d}": np.eye(48, 64, k=t, dtype=bool) for t in masks}
-    return EvalVideo(name, [f"{t:02d}" for t in range(5)], 24.0, frames, targets.get)
+    video = EvalVideo(name, [f"{t:02d}" for t in range(5)], 24.0, frames, targets.get, list(targets))
+    return EvalEntry(name, 5, len(masks), lambda: video)
 
 
 @pytest.fixture
 def finished(tmp_path):
     """Workdir, videos and config of an evaluation of two videos, one sparsely annotated."""
-    videos = [clip("first", 0, (1, 4)), clip("second", 1, range(5))]
+    entries = [clip("first", 0, (1, 4)), clip("second", 1, range(5))]
     results, details = run(["first", "second"], protocol="all")
     for strategy in STRATEGIES:
-        for video in videos:
-            record = details[strategy][video.name]
-            record["frames"] = {name: {} for name in video.frame_names if video.target(name) is not None}
-            write_json(tmp_path / "videos" / strategy / f"{video.name}.json", record)
-            for t, name in enumerate(video.frame_names):
-                write_mask(tmp_path / "masks" / strategy / video.name / f"{name}.png",
+        for entry in entries:
+            write_json(tmp_path / "videos" / strategy / f"{entry.name}.json", details[strategy][entry.name])
+            for t, name in enumerate(entry.open().frame_names):
+                write_mask(tmp_path / "masks" / strategy / entry.name / f"{name}.png",
                            np.tri(48, 64, k=t, dtype=bool))
     write_json(tmp_path / "results.json", results)
     write_json(tmp_path / "settings.json", settings("all"))
-    return tmp_path, videos, ConfigDict({"flow": {"method": "dis", "last_frame": "repeat"}})
+    return tmp_path, entries, ConfigDict({"flow": {"method": "dis", "last_frame": "repeat"},
+                                          "eval": {"frames": "all"}})
 
 
 @pytest.mark.parametrize("last_frame", ["repeat", "backward", "drop"])
 def test_a_sheet_shows_annotated_frames_with_their_own_flow(finished, last_frame):
-    workdir, (first, _), config = finished
+    workdir, (entry, _), config = finished
+    first = entry.open()
     config.flow.last_frame = last_frame
     pairs = list(flow_renderings(first.frames, create_flow("dis"), last_frame))
     shown = [1] if last_frame == "drop" else [1, 4]
@@ -288,12 +305,13 @@ def test_a_sheet_shows_annotated_frames_with_their_own_flow(finished, last_frame
              overlay(pairs[t][0], np.tri(48, 64, k=t, dtype=bool))] for t in shown]
     columns = ["frame", "flow", "ground truth", "TTT-N"]
     expected = contact_sheet(rows, [f"{t:02d}" for t in shown], columns, 50)
-    np.testing.assert_array_equal(strategy_sheet(config, workdir, first, ["n"], 3, 50), expected)
+    found = strategy_sheet(config, workdir, first, ["n"], 3, 50, flow=create_flow())
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_report_of_a_run(finished, monkeypatch):
     workdir, videos, config = finished
-    page = Page(report_of_run(config, workdir, iter(videos)).read_text())
+    page = Page(report_of_run(config, workdir, videos, create_flow()).read_text())
     summaries = json.loads((workdir / "results.json").read_text())["strategies"]
     means = {video.name: math.fsum(100 * s["videos"][video.name]["JF"]["mean"] for s in summaries.values())
              for video in videos}
@@ -306,6 +324,6 @@ def test_report_of_a_run(finished, monkeypatch):
     assert "jax" in page.text and "cpu" in page.text
 
     monkeypatch.setattr(report, "_SHEETS", 1)
-    page = Page(report_of_run(config, workdir, videos).read_text())
+    page = Page(report_of_run(config, workdir, videos, create_flow()).read_text())
     assert [attributes["alt"].split(" ")[3].rstrip(",") for name, attributes in page.elements
             if name == "img"] == [worst]

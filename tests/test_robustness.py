@@ -1,10 +1,19 @@
-"""Accuracy after perturbation, drop and what is won back, by hand."""
+"""Robustness: accuracy after perturbation, drop and what is won back by hand, and the sweep of `eval`."""
 
+import csv
 import json
 
+import numpy as np
 import pytest
+from tiny_eval import folder_config, tiny_config, tiny_evaluate, without_times, write_clip
 
+from dattt_jax.errors import UserError
+from dattt_jax.eval_data import eval_entries
+from dattt_jax.eval_robustness import format_robustness
 from dattt_jax.metrics.robustness import robustness_table
+from dattt_jax.report_robustness import robustness_section
+from input_pipeline.eval_pairs import frame_pairs
+from input_pipeline.flow import create_flow, flow_renderings
 
 _RESULTS = {("noise", 1): {"base": 0.7, "mwi": 0.75}, ("noise", 2): {"base": 0.5, "mwi": 0.6},
             ("blur", 1): {"base": 0.8, "mwi": 0.78}}
@@ -58,3 +67,99 @@ def test_what_is_missing_is_told():
         robustness_table({}, _CLEAN)
     with pytest.raises(ValueError, match="blur:2 has no score of mwi"):
         robustness_table({("blur", 2): {"base": 0.5}}, _CLEAN)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Config, workdir and results of a sweep on one clip of noise with a bright moving block."""
+    folder = tmp_path_factory.mktemp("sweep")
+    write_clip(folder / "data", "cat", 4, masks=range(4))
+    config = folder_config(tiny_config(folder / "weights"), folder / "data",
+                           corruptions=("gaussian_noise:3", "aoc:0", "contrast"))
+    return config, folder / "out", tiny_evaluate(config, folder / "out")
+
+
+def test_a_sweep_is_one_evaluation_per_setting_and_a_table(swept, capsys):
+    config, workdir, clean = swept
+    folders = ["contrast_1", "contrast_2", "contrast_3", "gaussian_noise_3"]
+    assert sorted(path.name for path in (workdir / "corrupted").iterdir()) == folders
+    scores = {}
+    for folder in folders:
+        results = json.loads((workdir / "corrupted" / folder / "results.json").read_text())
+        corruption = (folder[:-2], int(folder[-1]))
+        scores[corruption] = {name: summary["JF"]["mean"] for name, summary in results["strategies"].items()}
+        assert results["corruption"] == "{}:{}".format(*corruption)
+        entry, = eval_entries(config, corruption)
+        for strategy in ("base", "n"):
+            for name in entry.open().frame_names:
+                assert (workdir / f"corrupted/{folder}/masks/{strategy}/cat/{name}.png").exists()
+    table = json.loads((workdir / "robustness.json").read_text())
+    means = {name: summary["JF"]["mean"] for name, summary in clean["strategies"].items()}
+    expected = robustness_table(scores, means)
+    assert table["measure"] == "JF"
+    for name, values in expected["strategies"].items():
+        assert table["strategies"][name] == pytest.approx(values)
+    assert table["settings"] == {name: expected["settings"][name] for name in table["settings"]}
+    assert list(table["settings"]) == ["gaussian_noise:3", "contrast:1", "contrast:2", "contrast:3"]
+    assert table["strategies"]["base"]["PR"] > 0.01  # low contrast hides the block
+    with open(workdir / "robustness.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["corruption"], row["level"], row["strategy"]) for row in rows[:3]] == [
+        ("gaussian_noise", "3", "base"), ("gaussian_noise", "3", "n"), ("contrast", "1", "base")]
+    assert float(rows[0]["drop"]) == table["settings"]["gaussian_noise:3"]["base"]["drop"]
+
+
+def test_a_finished_sweep_goes_on_with_what_is_missing(swept):
+    config, workdir, clean = swept
+    record, kept = (workdir / f"corrupted/contrast_{level}/videos/n/cat.json" for level in (2, 3))
+    before, stamp = record.read_text(), kept.stat().st_mtime_ns
+    text = (workdir / "robustness.json").read_text()
+    record.unlink()
+    assert tiny_evaluate(config, workdir) == clean
+    assert without_times(json.loads(record.read_text())) == without_times(json.loads(before))
+    assert kept.stat().st_mtime_ns == stamp and (workdir / "robustness.json").read_text() == text
+    other = config.copy_and_resolve_references()
+    other.eval.temporally_consistent = True
+    with pytest.raises(UserError, match=r"gaussian_noise_3 holds results of other settings "
+                                        r"\(config\.eval\.temporally_consistent was False\)"):
+        tiny_evaluate(other, workdir)
+
+
+def test_the_printed_and_the_shown_table(swept):
+    _, workdir, clean = swept
+    table = json.loads((workdir / "robustness.json").read_text())
+    lines = [line.split() for line in format_robustness(table).splitlines()]
+    assert lines[0] == ["J&F", "base", "drop", "n", "drop", "won", "back"]
+    base = 100 * clean["strategies"]["base"]["JF"]["mean"]
+    assert lines[1][:3] == ["clean", f"{base:.2f}", "0.00"]
+    assert lines[-1][0] == "mean" and lines[-1][1] == f"{100 * table['strategies']['base']['mPA']:.2f}"
+    assert [line[0] for line in lines[2:-1]] == list(table["settings"])
+    page = (workdir / "report.html").read_text()
+    assert 'id="robustness"' in page and "under every corruption" in page
+    for values in table["settings"].values():
+        assert f"{100 * values['n']['drop']:.2f}" in page
+    assert robustness_section(None) is None
+    nothing = {"measure": "JF", "strategies": {}, "settings": {}}
+    assert robustness_section(nothing) is None
+
+
+def test_the_network_sees_corrupted_frames_and_their_flow(swept):
+    config, _, _ = swept
+    clean, noisy = (eval_entries(config, each)[0].open() for each in (None, ("gaussian_noise", 3)))
+    difference = np.stack(list(noisy.frames)).astype(float) - np.stack(list(clean.frames))
+    assert 20 < difference.std() < 31  # sigma 30, less what clipping takes
+    np.testing.assert_array_equal(clean.target("00001"), noisy.target("00001"))
+    for video in (clean, noisy):
+        pairs = list(frame_pairs(video, range(4), create_flow("dis"), "repeat"))
+        expected = list(flow_renderings(video.frames, create_flow("dis"), "repeat"))
+        np.testing.assert_array_equal(pairs, expected)
+
+
+def test_a_sweep_without_scores_has_an_empty_table(swept, tmp_path):
+    config, _, _ = swept
+    config = config.copy_and_resolve_references()
+    write_clip(tmp_path / "data", "dog", 2, masks=[0])
+    config.data.root, config.eval.protocol = str(tmp_path / "data"), "davis16"  # keeps no frame
+    config.eval.corruptions = ("box_blur:1",)
+    tiny_evaluate(config, tmp_path / "out")
+    assert json.loads((tmp_path / "out/robustness.json").read_text())["strategies"] == {}

@@ -10,8 +10,10 @@ from PIL import Image
 
 from dattt_jax.errors import UserError
 from dattt_jax.metrics.protocols import PROTOCOLS, Protocol
+from dattt_jax.metrics.saliency import describe_profile, frame_profile
 from dattt_jax.metrics.scoring import score_frame
-from dattt_jax.score import format_defects, format_table, score
+from dattt_jax.score import format_defects, score
+from dattt_jax.score_table import format_table
 from input_pipeline.mask_folders import frame_key, holds_numbers, list_masks, read_mask_file
 
 HEIGHT, WIDTH = 24, 32
@@ -31,9 +33,9 @@ def save(path, image, palette=None):
     image.save(path)
 
 
-def config_for(pred, gt, protocol="all"):
+def config_for(pred, gt, protocol="all", measures=()):
     config = ConfigDict()
-    config.score = ConfigDict({"pred": str(pred), "gt": str(gt), "protocol": protocol})
+    config.score = ConfigDict({"pred": str(pred), "gt": str(gt), "protocol": protocol, "measures": measures})
     return config
 
 
@@ -87,6 +89,28 @@ def test_every_protocol_side_by_side(tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * len(PROTOCOLS)
     assert [row["F_mean"] for row in rows if row["protocol"] == "tmo-fbms"] == ["", "", ""]
+
+
+def test_further_measures_of_soft_maps(tmp_path, capsys):
+    pytest.importorskip("py_sod_metrics")
+    soft = np.where(mask_of(4), 200, 55).astype(np.uint8)
+    soft[0, 0] = 0
+    for name in ("0", "1"):
+        save(tmp_path / "gt" / "ant" / f"{name}.png", mask_of(3))
+        save(tmp_path / "pred" / "ant" / f"{name}.png", soft)
+    (tmp_path / "pred" / "ant" / "1.png").unlink()  # counts as a black map
+    pred, gt = tmp_path / "pred", tmp_path / "gt"
+    results = score(config_for(pred, gt, "dattt", ("region_F", "saliency")), tmp_path / "out")
+    black = frame_profile(np.zeros((HEIGHT, WIDTH), np.uint8), mask_of(3))
+    expected = describe_profile((frame_profile(soft, mask_of(3)) + black) / 2)
+    assert results["saliency"] == results["videos"]["ant"]["saliency"] == pytest.approx(expected)
+    assert results["region_F"]["mean"] == pytest.approx((2 * 90 / 200 + 0) / 2)
+    with open(tmp_path / "out" / "results.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["region_F_mean"]) == pytest.approx(0.45)
+    assert float(row["S"]) == pytest.approx(expected["S"]) and "region F mean" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"config\.score\.measures: 'MAE' is not one of"):
+        score(config_for(pred, gt, "dattt", ("MAE",)), tmp_path / "other")
 
 
 def test_every_defect_is_named(tmp_path, capsys):

@@ -9,6 +9,7 @@ number but 0 is object in every protocol; colour is turned to grey as Pillow doe
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -168,6 +169,26 @@ def decode_target(image: np.ndarray, is_palette: bool, protocol: Protocol) -> np
     if is_palette or protocol.target_above == 0:  # a dark colour is grey level 0, yet an object
         return (image[..., :3] != 0).any(axis=-1) if image.ndim == 3 else image != 0
     return grey_levels(image) > protocol.target_above
+
+
+def decode_union(files: Iterable[tuple[np.ndarray, bool]], protocol: Protocol) -> np.ndarray:
+    """Ground-truth mask of a frame whose objects are in several files: their union.
+
+    Args:
+        files: (image, is_palette) of each file, as of `decode_target`; at least one, all of one size.
+        protocol: The protocol.
+
+    Returns:
+        `[H, W]` bool.
+
+    Raises:
+        ValueError: The files differ in size.
+    """
+    masks = [decode_target(image, is_palette, protocol) for image, is_palette in files]
+    if len({mask.shape for mask in masks}) > 1:
+        raise ValueError("the masks of one frame differ in size: "
+                         + ", ".join(f"{mask.shape[0]}x{mask.shape[1]}" for mask in masks))
+    return np.logical_or.reduce(masks)
 
 
 def fit_target(target: np.ndarray, size: tuple[int, int], protocol: Protocol) -> np.ndarray:

@@ -65,23 +65,41 @@ def video_class(video: str) -> str:
     return re.sub(r"(?:[_-]?\d+)+$", "", video) or video
 
 
-def dataset_statistics(videos: Mapping[str, Statistics], by_class: bool = False) -> Statistics:
+def dataset_statistics(videos: Mapping[str, Statistics], by_class: bool = False,
+                       categories: Mapping[str, str] | None = None) -> Statistics:
     """Mean of the statistics over videos.
 
     Args:
         videos: Statistics by video name. Videos without any scored frame (NaN) are left out.
-        by_class: Take the mean over the videos of each class first (`video_class`), then over the
-            classes: YouTube-Objects. Otherwise every video weighs the same.
+        by_class: See `mean_over_videos`.
+        categories: See `mean_over_videos`.
 
     Returns:
         The mean of each statistic; `NOT_SCORED` if no video is left.
     """
-    groups: dict[str, list[Statistics]] = {}
-    for video, statistics in videos.items():
-        if not np.isnan(statistics.mean):
-            groups.setdefault(video_class(video) if by_class else video, []).append(statistics)
+    mean = mean_over_videos({video: np.asarray(dataclasses.astuple(statistics))
+                             for video, statistics in videos.items()
+                             if not np.isnan(statistics.mean)}, by_class, categories)
+    return NOT_SCORED if mean is None else Statistics(*mean.tolist())
+
+
+def mean_over_videos(videos: Mapping[str, np.ndarray], by_class: bool = False,
+                     categories: Mapping[str, str] | None = None) -> np.ndarray | None:
+    """Mean over videos.
+
+    Args:
+        videos: Values of each video by its name, float [n].
+        by_class: Take the mean over the videos of each class first, then over the classes:
+            YouTube-Objects. Otherwise every video weighs the same.
+        categories: Classes by video; `video_class` of those that are not among them.
+
+    Returns:
+        float64 [n]; None if there is no video.
+    """
+    groups: dict[str, list[np.ndarray]] = {}
+    for video, values in videos.items():
+        category = (categories or {}).get(video) or video_class(video)
+        groups.setdefault(category if by_class else video, []).append(values)
     if not groups:
-        return NOT_SCORED
-    means = [np.mean([dataclasses.astuple(one) for one in group], axis=0)
-             for group in groups.values()]
-    return Statistics(*np.mean(means, axis=0).tolist())
+        return None
+    return np.mean([np.mean(group, axis=0) for group in groups.values()], axis=0)

@@ -19,7 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from test_metrics import reference_boundary_f
+from mask_reference import reference_boundary_f
 
 from dattt_jax.metrics.boundary import boundary_f
 from dattt_jax.metrics.scoring import score_frame

@@ -1,0 +1,267 @@
+"""Strategies on videos: one video under every strategy on one device, and many videos on many devices."""
+
+import dataclasses
+import functools
+import itertools
+import json
+import queue
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dattt_jax.estimators import flow_of_video
+from dattt_jax.inference import loss_values, to_mask
+from dattt_jax.metrics.background import FrameScorer
+from dattt_jax.metrics.protocols import Protocol
+from dattt_jax.metrics.scoring import FrameScore, missing_score, score_frame, video_saliency
+from dattt_jax.ttt import Engine, Strategy
+from dattt_jax.ttt.objectives import Variables
+from dattt_jax.visualize import overlay
+from input_pipeline.clip import PairClip
+from input_pipeline.eval_pairs import evaluated_frames, frame_pairs, uses_stored_flow
+from input_pipeline.eval_videos import EvalEntry, EvalVideo
+from input_pipeline.flow import FlowMethod
+from input_pipeline.images import read_mask
+from input_pipeline.writers import VideoWriter, write_json, write_mask
+
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoRunner:
+    """Runs strategies on videos and keeps what came of each in `videos/<strategy>/<video>.json`.
+
+    Attributes:
+        workdir: folder of the evaluation.
+        strategies: by name.
+        engine: runs them; safe to use from several threads.
+        protocol: says what a frame's mask, target and score are.
+        flow: gives the flow that the data set does not bring; safe to use from several threads.
+        last_frame: the rule for the flow of the last frame, see `flow_renderings`.
+        annotated_only: adapt on and predict the annotated frames only.
+        saliency: also measure the saliency of the soft maps.
+        overlays: also write overlays/<strategy>/<video>.mp4.
+        curves: the engine predicts after every step; keep those scores.
+        seed: of the random numbers; every video has its own, whatever was run before it.
+    """
+
+    workdir: Path
+    strategies: Mapping[str, Strategy]
+    engine: Engine
+    protocol: Protocol
+    flow: FlowMethod
+    last_frame: str
+    annotated_only: bool
+    saliency: bool
+    overlays: bool
+    curves: bool
+    seed: int
+
+    def record_path(self, strategy: str, video: str) -> Path:
+        """The file that says that a video is done, and what came of it."""
+        return self.workdir / "videos" / strategy / f"{video}.json"
+
+    def missing(self, video: str) -> list[str]:
+        """Names of the strategies that still are to be run on a video."""
+        return [name for name in self.strategies if not self.record_path(name, video).exists()]
+
+    def run(self, entry: EvalEntry, variables: Variables, on_visited: Callable[[int], None]) -> None:
+        """Runs the missing strategies on a video, on the device that `jax.default_device` says.
+
+        Args:
+            entry: the video.
+            variables: of the network, on that device.
+            on_visited: called with the number of frames of each visit.
+        """
+        todo = self.missing(entry.name)
+        if not todo:
+            return
+        video = entry.open()
+        wanted = evaluated_frames(video, self.last_frame, self.annotated_only)
+        # Frames are decoded, and their flow is computed, once for all strategies.
+        streams = len(todo) == 1 and self.strategies[todo[0]].streams
+        flow = flow_of_video(self.flow, video.name, video.frame_names)
+        pairs = frame_pairs(video, wanted, flow, self.last_frame)
+        with PairClip(pairs, len(wanted), None if streams else self.workdir) as clip:
+            for name in todo:
+                record = self._run(name, video, wanted, _TimedClip(clip), variables, on_visited)
+                write_json(self.record_path(name, video.name), record)
+
+    def _run(self, strategy_name: str, video: EvalVideo, wanted: Sequence[int], clip: "_TimedClip",
+             variables: Variables, on_visited: Callable[[int], None]) -> Record:
+        start, strategy, losses = time.perf_counter(), self.strategies[strategy_name], {}
+        names, annotated = [video.frame_names[i] for i in wanted], set(video.annotated)
+        masks = self.workdir / "masks" / strategy_name / video.name
+        overlay_path = self.workdir / "overlays" / strategy_name / f"{video.name}.mp4"
+        remove_leftovers(masks, overlay_path, self.record_path(strategy_name, video.name))
+        key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(video.name.encode()))
+        with FrameScorer() as scorer:
+            for result in self.engine.run(variables, clip, strategy, key, on_visited=on_visited):
+                name = names[result.index]
+                mask = to_mask(result.probability, name)  # at the threshold of all protocols
+                if name in annotated:
+                    soft = result.probability if self.saliency and result.final else None
+                    scorer.submit(str(result.step), name,
+                                  functools.partial(_score, video, name, mask, soft))
+                if result.final:
+                    losses[name] = loss_values(result.losses)
+                    write_mask(masks / f"{name}.png", mask)
+            predicted_after = [strategy.steps]
+            if self.curves and strategy.steps:
+                predicted_after = list(range(1, strategy.steps + 1))
+            for name in sorted(annotated - set(names)):  # a last frame that has no flow
+                for step in predicted_after:
+                    scorer.submit(str(step), name, functools.partial(self._missing_score, video, name))
+            by_step = scorer.result()  # {steps before the prediction: {frame: score}}
+        if self.overlays and names:
+            self._write_overlay(video, set(names), masks, overlay_path)
+        final = by_step.get(str(strategy.steps), {})
+        profile = video_saliency(final, self.protocol) if self.saliency else None
+        return {
+            "frames": _scores_as_json(final),
+            "steps": {step: _scores_as_json(found) for step, found in by_step.items()} if self.curves else {},
+            "saliency": None if profile is None else profile.tolist(),
+            "losses": {name: losses[name] for name in sorted(losses)}, "category": video.category,
+            "flow": "of the data set" if uses_stored_flow(video, self.flow) else self.flow.identity,
+            "seconds": round(time.perf_counter() - start, 3), "input_seconds": round(clip.seconds, 3)}
+
+    def _missing_score(self, video: EvalVideo, name: str) -> FrameScore:
+        return missing_score(video.target(name), self.protocol, saliency=self.saliency)
+
+    def _write_overlay(self, video: EvalVideo, names: set[str], masks: Path, path: Path) -> None:
+        frames = ((name, frame) for name, frame in zip(video.frame_names, video.frames, strict=True)
+                  if name in names)
+        first_name, first = next(frames)
+        with VideoWriter(path, video.fps, first.shape[:2]) as writer:
+            for name, frame in ((first_name, first), *frames):
+                writer.write(overlay(frame, read_mask(masks / f"{name}.png")))
+
+
+class _TimedClip:
+    """A clip and the seconds spent reading it."""
+
+    def __init__(self, clip: PairClip) -> None:
+        self._clip, self.seconds = clip, 0.0
+
+    def __len__(self) -> int:
+        return len(self._clip)
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        start = time.perf_counter()
+        try:
+            return self._clip.read(indices)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+def _score(video: EvalVideo, name: str, mask: np.ndarray, soft: np.ndarray | None) -> FrameScore:
+    return score_frame(mask, video.target(name), soft)
+
+
+def _scores_as_json(scores: Mapping[str, FrameScore]) -> dict[str, Any]:
+    """J, F and emptiness of frames in order of name; NaN, of frames that do not count, becomes None."""
+    return {name: {"J": _number(scores[name].J), "F": _number(scores[name].F),
+                   "empty_target": scores[name].empty_target} for name in sorted(scores)}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def scores_from_json(frames: Mapping[str, Any]) -> dict[str, FrameScore]:
+    """Scores of a record's frames by name."""
+    return {name: FrameScore(*(np.nan if score[part] is None else score[part] for part in ("J", "F")),
+                             empty_target=score["empty_target"]) for name, score in frames.items()}
+
+
+def read_record(path: Path) -> Record:
+    """What `VideoRunner` kept of a video under a strategy."""
+    return json.loads(path.read_text())
+
+
+def remove_leftovers(masks: Path, *files: Path) -> None:
+    """Removes the temporary files that a killed process left in a folder of masks and beside files."""
+    stale = [masks.glob(".*.tmp"), *(file.parent.glob(f".{file.name}.*.tmp") for file in files)]
+    for path in itertools.chain(*stale):
+        path.unlink(missing_ok=True)
+
+
+Job = tuple[VideoRunner, EvalEntry]
+
+
+def run_on_devices(jobs: Sequence[Job], variables: Variables, devices: Sequence[jax.Device],
+                   on_visited: Callable[[int], None]) -> None:
+    """Works through jobs, one thread per device; a device that is free takes the next job.
+
+    A single device works in this thread. Programs are compiled once per device; each device begins when the
+    one before it has done its first frames, so that compilations find each other's results in the cache
+    (accelerators) and do not need their memory at the same time. Results do not depend on which device ran
+    a job.
+
+    Args:
+        jobs: in the order they are begun; with several devices the longest should come first.
+        variables: of the network.
+        devices: local devices.
+        on_visited: called with the number of frames of each visit, from one thread at a time.
+
+    Raises:
+        Exception: what a job raised; those still running are ended, those waiting are not begun.
+    """
+    if len(devices) == 1:
+        for runner, entry in jobs:
+            runner.run(entry, variables, on_visited)
+        return
+    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
+    lock, failures, stop = threading.Lock(), [], threading.Event()
+    may_begin = [threading.Event() for _ in range(len(devices) + 1)]
+    may_begin[0].set()
+
+    def visited(number: int, count: int) -> None:
+        if stop.is_set():
+            raise _Stopped
+        may_begin[number + 1].set()
+        with lock:
+            on_visited(count)
+
+    def work(number: int, device: jax.Device) -> None:
+        try:
+            may_begin[number].wait()
+            with jax.default_device(device):
+                own = jax.device_put(variables, device)
+                while not stop.is_set():
+                    try:
+                        runner, entry = waiting.get_nowait()
+                    except queue.Empty:
+                        return
+                    runner.run(entry, own, functools.partial(visited, number))
+        except _Stopped:
+            return
+        except BaseException as error:
+            failures.append(error)
+            stop.set()
+        finally:
+            may_begin[number + 1].set()
+
+    threads = [threading.Thread(target=work, args=(number, device), name=f"eval-{number}", daemon=True)
+               for number, device in enumerate(devices)]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    finally:  # Ctrl-C, too; they end after the visit they are at
+        stop.set()
+    if failures:
+        raise failures[0]
+
+
+class _Stopped(Exception):
+    """Another device's job failed."""
