@@ -308,7 +308,7 @@ def _shortened(names: list[str]) -> str:
 
 
 def _quiet_orbax() -> None:
-    """Drops from the log Orbax's INFO lines, some fifty per save, and its warning of a save without metrics."""
+    """Drops Orbax's INFO lines, some fifty per save, from the log, and its warning of missing metrics."""
     absl_logging.get_absl_logger().addFilter(_worth_telling)
 
 

@@ -152,7 +152,6 @@ def make_plan(config: ConfigDict) -> Plan:
         raise UserError(f"config.eval.devices={settings.devices}: there are {jax.local_device_count()} here; "
                         "give 0 for all of them")
     strategies = {name: create_strategy(name, steps=config.ttt.steps, groups=config.ttt.groups,
-                                        window=config.ttt.window, reset_every=config.ttt.reset_every,
                                         field="config.eval.strategies")
                   for name in settings.strategies}
     sweep = parse_sweep(settings.corruptions)

@@ -28,8 +28,9 @@ def prepare(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Prepares the data set that `config.data` names, once, for training and evaluation.
 
     Writes under `workdir` what `input_pipeline.datasets.prepare` describes, prepare.png, a look at some of
-    its frames, and where there is depth depth_steadiness.json, see `depth_steadiness`. To read it: `config.data.dataset="prepared"`, `config.data.root=workdir`. The same
-    call goes on where an interrupted one stopped.
+    its frames, and where there is depth depth_steadiness.json, see `depth_steadiness`. To read it:
+    `config.data.dataset="prepared"`, `config.data.root=workdir`. The same call goes on where an
+    interrupted one stopped.
 
     Returns:
         The index that videos.json holds.

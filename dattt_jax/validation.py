@@ -1,4 +1,4 @@
-"""Validation during training: J and F of a few held-out samples, to watch a run and choose its best checkpoint.
+"""Validation during training: J and F of a few held-out samples, to watch a run and keep its best checkpoint.
 
 For tables there is `evaluate.py`: this one scores single frames at the network's own input size, without
 test-time training, and takes the mean over the frames.

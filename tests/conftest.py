@@ -1,4 +1,4 @@
-"""Four CPU devices, parsed absl flags, and the parity table, for every test and every worker of pytest-xdist."""
+"""Four CPU devices, parsed absl flags and the parity table, for every test and worker of pytest-xdist."""
 
 import os
 import sys

@@ -7,8 +7,9 @@ from configs import ablation, base, dattt_mit_b1, dattt_swin_t
 
 def changed(config, reference):
     """Fields with another value, as `section.field`."""
-    return {f"{section}.{name}": value for section, fields in config.to_dict().items() if isinstance(fields, dict)
-            for name, value in fields.items() if reference.to_dict()[section][name] != value}
+    return {f"{section}.{name}": value for section, fields in config.to_dict().items()
+            if isinstance(fields, dict) for name, value in fields.items()
+            if reference.to_dict()[section][name] != value}
 
 
 def test_paper_recipe():
@@ -19,7 +20,8 @@ def test_paper_recipe():
     assert (config.input_size, train.batch_size, train.epochs, train.depth_weight) == ((512, 512), 8, 10, 0.1)
     assert (train.learning_rate, train.final_learning_rate, train.weight_decay) == (6e-5, 1e-5, 0.01)
     assert (config.ttt.steps, config.ttt.batch_size, config.ttt.learning_rate) == (10, 8, 1e-5)
-    assert (config.model.backbone, config.model.modulation, config.model.drop_path) == ("mit_b1", "alpha+beta", 0.1)
+    model = config.model
+    assert (model.backbone, model.modulation, model.drop_path) == ("mit_b1", "alpha+beta", 0.1)
 
 
 @pytest.mark.parametrize(("network", "full"), [("mit_b1", dattt_mit_b1), ("swin_t", dattt_swin_t)])

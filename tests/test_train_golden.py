@@ -68,7 +68,8 @@ def test_three_steps_equal_the_authors(backbone, later_loss):
     @jax.jit
     def step(params, batch_stats, opt_state, batch):
         grads, aux = jax.grad(loss_fn, has_aux=True)(
-            params, batch_stats, batch, jax.random.split(jax.random.key(0)), model=model, depth_weight=_DEPTH_WEIGHT)
+            params, batch_stats, batch, jax.random.split(jax.random.key(0)), model=model,
+            depth_weight=_DEPTH_WEIGHT)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, grads, aux
 

@@ -20,8 +20,8 @@ import numpy as np
 from dattt_jax.errors import UserError
 from input_pipeline.flow.colorwheel import flow_to_rgb
 
-__all__ = ["LAST_FRAME_RULES", "BatchFlowMethod", "FlowMethod", "RenderingMethod", "RenderingSource", "create_flow",
-           "flow_options", "flow_renderings", "flow_to_rgb"]
+__all__ = ["LAST_FRAME_RULES", "BatchFlowMethod", "FlowMethod", "RenderingMethod", "RenderingSource",
+           "create_flow", "flow_options", "flow_renderings", "flow_to_rgb"]
 
 # name: "module:constructor"
 _METHODS = {

@@ -70,5 +70,6 @@ class CachedFlow:
     def rendering(self, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
         """See `RenderingMethod`."""
         size = repr(image0.shape).encode()  # the same bytes may be two images
-        png = self._cache.rendering(size + image0.tobytes(), size + image1.tobytes(), lambda: (image0, image1))
+        contents = (size + image.tobytes() for image in (image0, image1))
+        png = self._cache.rendering(*contents, lambda: (image0, image1))
         return cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

@@ -82,7 +82,8 @@ def main():
                                                    for _ in range(options.rounds))
                         for threads in options.threads.split(",")} for name, source in sources.items()}
     report = {"size": options.size, "batch": options.batch,
-              "samples_per_s": {name: {k: round(v, 1) for k, v in row.items()} for name, row in rates.items()},
+              "samples_per_s": {name: {threads: round(rate, 1) for threads, rate in row.items()}
+                                for name, row in rates.items()},
               "cores": os.cpu_count(), "python": platform.python_version()}
     if options.step_s:
         report["step_consumes_samples_per_s"] = round(options.batch / options.step_s, 2)
