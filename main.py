@@ -25,6 +25,7 @@ MODES = {
     "convert": "dattt_jax.convert:convert",
     "prepare": "dattt_jax.prepare:prepare",
     "doctor": "dattt_jax.doctor:doctor",
+    "compare": "dattt_jax.compare_ttt:compare",
 }
 
 FLAGS = flags.FLAGS
@@ -33,7 +34,7 @@ config_flags.DEFINE_config_file("config", None, "The experiment, for example con
                                 lock_config=True)
 flags.DEFINE_enum("mode", None, list(MODES), "What to do.")
 flags.DEFINE_string("workdir", None, "Folder for everything this run writes.")
-flags.DEFINE_string("coordinator", None, "host:port of process 0, for training with several processes; "
+flags.DEFINE_string("coordinator", None, "host:port of process 0, to train or evaluate with several; "
                     "'auto' asks the cluster (Slurm, TPU, MPI, Kubernetes).")
 flags.DEFINE_integer("num_processes", None, "How many processes there are; not with --coordinator=auto.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0; not with --coordinator=auto.")
