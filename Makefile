@@ -31,9 +31,9 @@ segment: $(VENV)/installed
 	$(DEMO) --mode=segment --config.init=$(RUN)/train --config.segment.input="$$clip" \
 		--config.ttt.strategy=$(STRATEGY) --workdir="runs/segment/$$(basename "$$clip")"
 
-# One worker per core; the tests of a file stay together.
+# Two workers, since one may hold several GiB of compiled programs; the tests of a file stay together.
 test: lint
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

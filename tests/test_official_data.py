@@ -53,8 +53,8 @@ def youtube_vos(root):
     save_frames(root, *(f"train/JPEGImages/003234408d/{t:05d}.jpg" for t in (0, 5, 10)))
     for t in (0, 5, 10):
         save(root / f"train/Annotations/003234408d/{t:05d}.png", objects(), palette=True)
-    (root / "train/meta.json").write_text(json.dumps(
-        {"videos": {"003234408d": {"objects": {"1": {"category": "penguin"}, "2": {"category": "penguin"}}}}}))
+    penguins = {number: {"category": "penguin"} for number in "12"}
+    (root / "train/meta.json").write_text(json.dumps({"videos": {"003234408d": {"objects": penguins}}}))
     return {"003234408d": (3, [0, 1, 2])}
 
 
