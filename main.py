@@ -4,7 +4,6 @@ python main.py --mode=segment --config=configs/demo.py --workdir=OUT --config.se
 """
 
 import importlib
-import logging as stdlib_logging
 import os
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from ml_collections import config_flags
 from dattt_jax.config_checks import check_numbers
 from dattt_jax.errors import UserError
 from dattt_jax.host_memory import keep_freed_memory
+from dattt_jax.log_filter import quiet_libraries
 
 # mode -> module:function; each takes (config, workdir).
 MODES = {
@@ -94,7 +94,7 @@ def run() -> None:
     """`main` with errors of the user's told in one line: exit status 2, no traceback."""
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
-    stdlib_logging.getLogger("jax").setLevel("WARNING")  # else: that there is no TPU here
+    quiet_libraries()
     try:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:

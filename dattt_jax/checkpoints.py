@@ -16,7 +16,7 @@ calls every method at the same step, on the same folder; the first one writes.
 """
 
 import contextlib
-import logging
+import datetime
 import os
 import sys
 import time
@@ -30,12 +30,12 @@ import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging as absl_logging
 from etils import epath
 from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from dattt_jax.errors import UserError
+from dattt_jax.log_filter import quiet_libraries
 from dattt_jax.parallel import first_replica
 from dattt_jax.variables import Variables, variable_shapes
 
@@ -80,7 +80,7 @@ class CheckpointStore:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
             best_fn=best.get_metric_fn, cleanup_tmp_directories=True)
-        _quiet_orbax()
+        quiet_libraries()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._link_best()
 
@@ -252,15 +252,17 @@ def checkpoint_identity(path: str | Path) -> str:
         UserError: there is no checkpoint at `path`.
     """
     folder = _step_folder(path)
-    return f"{folder} of {folder.stat().st_mtime_ns}"
+    written = datetime.datetime.fromtimestamp(folder.stat().st_mtime, datetime.UTC)
+    return f"{folder} written {written.isoformat()}"
 
 
 def _step_folder(path: str | Path) -> Path:
     """The step's folder that `path` means: itself, or the newest one below it."""
-    _quiet_orbax()
+    quiet_libraries()
     path = Path(path).absolute()
     if not path.exists():
-        raise UserError(f"checkpoint {path} does not exist")
+        raise UserError(f"checkpoint {path} does not exist: name a folder made by --mode=train or "
+                        "--mode=convert in config.init")
     if (path / _VARIABLES).is_dir():
         return path
     steps = []
@@ -297,25 +299,14 @@ def _check_fit(folder: Path, template: Variables, model_config: ml_collections.C
     missing = ["/".join(key) for key in wanted if key not in found]
     extra = ["/".join(key) for key in found if key not in wanted]
     kinds = [("wrong shape", misshaped), ("missing", missing), ("not in the network", extra)]
-    mismatches = [f"{kind}: {_shortened(names)}" for kind, names in kinds if names]
-    raise UserError(f"wrong checkpoint: {folder} does not fit config.model: "
-                    + "; ".join(fields + mismatches))
+    reasons = fields or [f"{kind}: {_shortened(names)}" for kind, names in kinds if names]
+    raise UserError(f"wrong checkpoint: {folder} does not fit config.model: {'; '.join(reasons)}; give the "
+                    "--config it was made with, or another checkpoint")
 
 
 def _shortened(names: list[str]) -> str:
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return ", ".join(names[:_NAMES_SHOWN]) + more
-
-
-def _quiet_orbax() -> None:
-    """Drops Orbax's INFO lines, some fifty per save, from the log, and its warning of missing metrics."""
-    absl_logging.get_absl_logger().addFilter(_worth_telling)
-
-
-def _worth_telling(record: logging.LogRecord) -> bool:
-    if "/orbax/" not in record.pathname:
-        return True
-    return record.levelno > logging.INFO and "did not provide metrics" not in record.getMessage()
 
 
 def _on_host(tree: Any) -> Any:

@@ -45,8 +45,10 @@ def join_processes(coordinator: str, num_processes: int | None, process_id: int 
             _wait_for(host, int(port), _JOIN_S)
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
-        where = "no cluster answers: " if coordinator == "auto" else ""
-        raise UserError(f"--coordinator={coordinator}: {where}{str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        if coordinator == "auto":
+            reason = f"no cluster was found ({reason}); give host:port, --num_processes and --process_id"
+        raise UserError(f"--coordinator={coordinator}: {reason}") from error
 
 
 def _wait_for(host: str, port: int, seconds: float) -> None:

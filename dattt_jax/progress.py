@@ -18,7 +18,7 @@ class Progress:
     def __init__(self, label: str, total: int | None, *, unit: str = "frame", initial: int = 0,
                  log_every_s: float = 10.0) -> None:
         self._label, self._total, self._unit = label, total, unit
-        self._done, self._initial = initial, initial
+        self._done, self._initial, self._timed_from = initial, initial, initial
         self._log_every_s = log_every_s
         self._start = self._last_log = time.monotonic()
         self._bar = None
@@ -36,7 +36,12 @@ class Progress:
             self._log()
 
     def update(self, count: int = 1, note: str = "") -> None:
-        """Counts `count` more units as done; `note` (for example a loss) is shown beside them."""
+        """Counts `count` more units as done; `note` (for example a loss) is shown beside them.
+
+        The rate is that of the units after the first call, before which programs are compiled.
+        """
+        if self._done == self._initial:
+            self._start, self._timed_from = time.monotonic(), self._done + count
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
@@ -47,7 +52,7 @@ class Progress:
 
     def _log(self, note: str = "") -> None:
         self._last_log = time.monotonic()
-        rate = (self._done - self._initial) / max(self._last_log - self._start, 1e-9)
+        rate = (self._done - self._timed_from) / max(self._last_log - self._start, 1e-9)
         left = ""
         if self._total is not None and rate > 0:
             left = f", {max(self._total - self._done, 0) / rate:.0f} s left"

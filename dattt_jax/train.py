@@ -21,6 +21,7 @@ from dattt_jax.estimators import flow_settings
 from dattt_jax.models import create_model
 from dattt_jax.parallel import AXIS, StepFn, first_replica, parallel_step, place
 from dattt_jax.progress import Progress
+from dattt_jax.run_settings import claim_folder
 from dattt_jax.signals import StopSignals
 from dattt_jax.train_log import TrainLog
 from dattt_jax.train_step import (
@@ -77,6 +78,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> TrainState:
     with (CheckpointStore(workdir, config.model, keep=settings.keep) as store,
           TrainLog(Path(workdir), log_steps=settings.log_steps, batch_size=settings.batch_size,
                    learning_rate_fn=learning_rate_fn, write=jax.process_index() == 0) as log):
+        _claim(config, Path(workdir))
         state = place(_start_state(config, optimizer, store, data), devices)
         log.start(int(state.step))
         run_step = parallel_step(
@@ -145,6 +147,17 @@ def _prepared_source(config: ml_collections.ConfigDict, data: ml_collections.Con
         raise UserError(f"{field}.root is empty: name the folder that --mode=prepare wrote")
     return PreparedTrainSource(data.root, tuple(config.input_size),
                                require_depth=config.model.depth and config.train.depth_weight > 0)
+
+
+def _claim(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Keeps what the samples depend on in a new workdir; refuses one that was trained on others."""
+    settings = {name: config.to_dict()[name] for name in ("seed", "input_size", "data")}
+    settings["train"] = {"batch_size": config.train.batch_size}
+    if config.data.dataset == "synthetic":
+        settings |= {name: config.to_dict()[name] for name in ("synthetic", "flow")}
+    if jax.process_index() == 0:
+        claim_folder(workdir, settings, "a training run",
+                     "give another folder, and this one in config.init to start from its weights")
 
 
 def _check_settings(settings: ml_collections.ConfigDict, num_devices: int) -> None:
@@ -229,9 +242,11 @@ class _Loop:
         position after k batches; the next batch is taken only then. Batch k + 1 is made, and handed
         to the devices, while they compute step k.
         """
-        step = int(state.step)
-        if step == 0:
-            self._validate_start(state)
+        step = first = int(state.step)
+        if step == 0 and self.validation is not None:
+            self._validate_start(state, data)
+        elif step >= total_steps:
+            logging.info("nothing left to do: the run has %d of %d steps", step, total_steps)
         unsettled, agreed, alone = None, False, jax.process_count() == 1
         with StopSignals() as stop, Progress("train", total_steps, unit="step", initial=step) as progress:
             # A process alone stops at once; several when all of them know that one was asked to.
@@ -240,6 +255,8 @@ class _Loop:
                 batch = next(data)
                 data_wait_s = time.perf_counter() - started
                 samples = batch.pop(SAMPLE)
+                if step == first:
+                    logging.info("compiling the training step; a stop is heard when its first step is done")
                 state, metrics, any_stop = self.run_step(state, batch, self.key, stop.received is not None)
                 step += 1
                 self._settle(unsettled)  # the step before, while the devices compute this one
@@ -251,6 +268,8 @@ class _Loop:
                     self._save(state, data, validate=True)
                 progress.update(note=self.log.note)
             self._settle(unsettled)
+            if step == total_steps:
+                self.log.finish()
             self._save(state, data, validate=step == total_steps)
             self.store.wait()
         if step < total_steps:
@@ -272,13 +291,16 @@ class _Loop:
             self.log.add_validation(step, scores, time.perf_counter() - started)
         self.store.save(step, state.variables, state.optimizer, data, scores)
 
-    def _validate_start(self, state: TrainState) -> None:
-        """Scores the weights before the first step, and what the flow alone gives: what to beat."""
-        if self.validation is not None:
-            started = time.perf_counter()
-            scores = self.validation(first_replica(state.variables))
-            self.log.add_validation(0, scores, time.perf_counter() - started,
-                                    self.validation.flow_threshold())
+    def _validate_start(self, state: TrainState, data: grain.DatasetIterator) -> None:
+        """Scores the weights before the first step, and what the flow alone gives: what to beat.
+
+        They are saved too: where training makes weights worse, the best ones are those of the start.
+        """
+        started = time.perf_counter()
+        scores = self.validation(first_replica(state.variables))
+        self.log.add_validation(0, scores, time.perf_counter() - started,
+                                self.validation.flow_threshold())
+        self.store.save(0, state.variables, state.optimizer, data, scores)
 
     def _settle(self, unsettled: _Unsettled | None) -> None:
         """Waits for a step's numbers, checks that they are finite, and logs them."""

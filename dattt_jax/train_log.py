@@ -23,8 +23,8 @@ _LOSSES = ("loss", "bce", "silog")
 class TrainLog:
     """Collects the numbers of a run and writes them into its folder; use as a context manager.
 
-    `train_log.jsonl` has a line per `log_steps` steps: `step`, the means over the steps since the
-    line before of `loss`, `bce`, `silog` (with depth) and `grad_norm`, the last step's
+    `train_log.jsonl` has a line per `log_steps` steps and one at the end: `step`, the means over the
+    steps since the line before of `loss`, `bce`, `silog` (with depth) and `grad_norm`, the last step's
     `learning_rate`, and the speed: `images_per_s`, `step_s` and `data_wait_s` (seconds per step; the
     wait for data is part of `step_s`). The first step of a run, which compiles, is left out (where it
     has a line of its own: of the speed). A validation has a line of its own: `step` and `validation`,
@@ -52,6 +52,7 @@ class TrainLog:
         self._learning_rate_fn, self._write = learning_rate_fn, write
         self._window: list[dict[str, float]] = []
         self._clock: float | None = None
+        self._step = 0
         self._tensorboard: Any = None
         self.note = ""
 
@@ -86,16 +87,26 @@ class TrainLog:
         """
         self.note = f"loss {metrics['loss']:.4f}"
         self._window.append(metrics | {"data_wait_s": data_wait_s})
+        self._step = step
         if step % self._log_steps == 0:
-            count = len(self._window)
-            means = {name: sum(m[name] for m in self._window) / count for name in self._window[0]}
-            line = {"step": step, "learning_rate": float(self._learning_rate_fn(step - 1))} | means
-            if self._clock is not None:
-                seconds = (time.perf_counter() - self._clock) / count
-                line |= {"step_s": seconds, "images_per_s": self._batch_size / seconds}
-            self._append(line, "train")
-        if step % self._log_steps == 0 or self._clock is None:
+            self._write_window()
+        elif self._clock is None:
             self._window, self._clock = [], time.perf_counter()
+
+    def finish(self) -> None:
+        """Writes the line of the last steps, where `log_steps` does not divide their number."""
+        if self._window:
+            self._write_window()
+
+    def _write_window(self) -> None:
+        count = len(self._window)
+        means = {name: sum(m[name] for m in self._window) / count for name in self._window[0]}
+        line = {"step": self._step, "learning_rate": float(self._learning_rate_fn(self._step - 1))} | means
+        if self._clock is not None:
+            seconds = (time.perf_counter() - self._clock) / count
+            line |= {"step_s": seconds, "images_per_s": self._batch_size / seconds}
+        self._append(line, "train")
+        self._window, self._clock = [], time.perf_counter()
 
     def add_validation(self, step: int, scores: dict[str, float], seconds: float,
                        flow_threshold: dict[str, float] | None = None) -> None:

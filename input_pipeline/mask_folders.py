@@ -97,9 +97,8 @@ def list_masks(root: str | Path) -> MaskFolder:
     if not videos:
         deeper = next((path.parent.parent for path in sorted(root.glob("*/*/*"))
                        if path.suffix.lower() in SUFFIXES), None)
-        hint = f"; did you mean {deeper}?" if deeper else ""
-        raise UserError(f"{root}: holds no masks named <video>/<frame>.png or "
-                        f"<video>_<frame>.png{hint}")
+        hint = f"did you mean {deeper}?" if deeper else "masks of a single clip go into a folder of its name"
+        raise UserError(f"{root}: holds no masks named <video>/<frame>.png or <video>_<frame>.png; {hint}")
     flat = any(path.parent == root for frames in videos.values() for path in frames.values())
     return MaskFolder(root, videos, flat, tuple(problems))
 

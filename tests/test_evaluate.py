@@ -79,11 +79,11 @@ def test_finished_videos_are_not_run_again_and_missing_ones_are(real_config, fin
 def test_a_workdir_of_other_settings_is_refused(real_config, finished):
     other = real_config.copy_and_resolve_references()
     other.ttt.learning_rate = 0.5
-    with pytest.raises(UserError, match=r"other settings \(config\.ttt\.learning_rate was 1e-05\)"):
+    with pytest.raises(UserError, match=r"other settings \(config\.ttt\.learning_rate was 1e-05, now 0\.5\)"):
         tiny_evaluate(other, finished[0])
     other = real_config.copy_and_resolve_references()
     other.eval.protocol = "davis16"
-    with pytest.raises(UserError, match=r"other settings \(config\.eval\.protocol was all\)"):
+    with pytest.raises(UserError, match=r"other settings \(config\.eval\.protocol was 'all', now 'davis16'\)"):
         tiny_evaluate(other, finished[0])
 
 

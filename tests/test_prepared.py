@@ -95,7 +95,7 @@ def test_the_folder_can_be_moved(made, tmp_path):
 def test_what_is_no_prepared_folder_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    for name, message in (("nowhere", "nowhere does not exist; run --mode=prepare --workdir="),
+    for name, message in (("nowhere", "nowhere does not exist; give the --workdir of --mode=prepare"),
                           ("empty", r"empty holds no videos\.json: nothing was prepared there"),
                           ("file", "file is a file; give the --workdir of --mode=prepare")):
         with pytest.raises(UserError, match=message):

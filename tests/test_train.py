@@ -155,7 +155,6 @@ def test_validation_keeps_the_best_checkpoint_beside_the_newest(tmp_path, monkey
     scores = iter([0.1, 0.4, 0.6, 0.5])  # before the run, and after steps 2, 4 and 6
 
     def falling_back(self, variables):
-        super(train_module.Validation, self).__init__()
         value = next(scores)
         return {"J": value, "F": value, "JF": value}
 
@@ -163,6 +162,7 @@ def test_validation_keeps_the_best_checkpoint_beside_the_newest(tmp_path, monkey
     train(config, tmp_path / "run")
     assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["4", "6"]
     assert (tmp_path / "run" / "best").resolve().name == "4"
+    assert (tmp_path / "run" / "best").is_symlink()
     found = [(line["step"], line["validation"]["J"]) for line in lines(tmp_path / "run")
              if "validation" in line]
     assert found == [(0, 0.1), (2, 0.4), (4, 0.6), (6, 0.5)]
@@ -172,6 +172,38 @@ def test_validation_keeps_the_best_checkpoint_beside_the_newest(tmp_path, monkey
     newest = load_variables(tmp_path / "run", config.model)
     assert not np.array_equal(best["params"]["encoder_image"]["norm1"]["scale"],
                               newest["params"]["encoder_image"]["norm1"]["scale"])
+
+
+def test_weights_that_training_makes_worse_stay_the_best(tmp_path, monkeypatch, shared_step):
+    config = started_config(tmp_path)
+    config.train.update({"save_steps": 3, "keep": 1})
+    config.validation.update({"dataset": "synthetic", "samples": 2})
+    scores = iter([0.9, 0.4, 0.6])  # before the run, and after steps 3 and 6
+
+    def worse(self, variables):
+        value = next(scores)
+        return {"J": value, "F": value, "JF": value}
+
+    monkeypatch.setattr(train_module.Validation, "__call__", worse)
+    train(config, tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["0", "6"]
+    assert_equal_trees(load_variables(tmp_path / "run" / "best", config.model),
+                       load_variables(config.init, config.model))
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("seed", 5, r"holds a training run of other settings \(config\.seed was 0, now 5\): .*config\.init"),
+    ("train.batch_size", 8, r"config\.train\.batch_size was 4, now 8"),
+    ("synthetic.num_frames", 3, r"config\.synthetic\.num_frames was \d+, now 3"),
+])
+def test_a_run_is_not_continued_on_other_data(tmp_path, monkeypatch, field, value, message):
+    config = tiny.tiny_config()
+    train_module._claim(config, tmp_path)
+    train_module._claim(config, tmp_path)
+    section, _, name = field.rpartition(".")
+    (config[section] if section else config)[name] = value
+    with pytest.raises(UserError, match=message):
+        train_module._claim(config, tmp_path)
 
 
 def test_divergence_names_the_step_the_samples_and_the_last_checkpoint(tmp_path):

@@ -36,6 +36,15 @@ def test_log_holds_means_and_forgets_what_is_done_again(tmp_path):
     assert [line["step"] for line in make_log(tmp_path, 3).lines()] == [2]
 
 
+def test_the_last_steps_have_a_line_too(tmp_path):
+    log = make_log(tmp_path, 0)
+    for step, loss in enumerate((9.0, 2.0, 3.0), 1):
+        log.add(step, {"loss": loss, "bce": loss, "grad_norm": 1.0}, 0.0)
+    log.finish()
+    log.finish()
+    assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(2, 2.0), (3, 3.0)]
+
+
 def test_a_process_that_does_not_write_leaves_no_file(tmp_path):
     with make_log(tmp_path, 0, write=False) as log:
         log.add(2, {"loss": 1.5, "bce": 1.0, "grad_norm": 1.0}, 0.0)

@@ -80,7 +80,7 @@ def test_annotated_frames_with_flow_are_the_samples(sparse):
 
 
 def test_missing_depth_and_missing_samples_are_told(sparse, tmp_path):
-    with pytest.raises(UserError, match=r"a/00000 has no depth map: .*config\.model\.depth=False"):
+    with pytest.raises(UserError, match=r"a/00000 has no depth map: .*config\.train\.depth_weight=0"):
         PreparedTrainSource(sparse, (32, 32), require_depth=True)
     prepared(tmp_path / "out", [write_video(tmp_path, "v", 3, masks=(2,))], "drop")
     with pytest.raises(UserError, match="no frame has both a mask and flow"):

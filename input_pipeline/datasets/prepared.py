@@ -192,7 +192,8 @@ def read_index(root: Path) -> dict[str, Any]:
     except FileNotFoundError:
         state = (f"holds no {INDEX_NAME}: nothing was prepared there, or not to its end" if root.is_dir() else
                  "does not exist")
-        raise UserError(f"{root} {state}; run --mode=prepare --workdir={root}") from None
+        raise UserError(f"{root} {state}; give the --workdir of --mode=prepare, which is not the folder of "
+                        "the data set itself") from None
     except NotADirectoryError:
         raise UserError(f"{root} is a file; give the --workdir of --mode=prepare") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -44,7 +44,7 @@ class PreparedTrainSource:
                     raise UserError(
                         f"{root}: {self._names[-1]} has no depth map: run --mode=prepare in another "
                         "--workdir with depth maps in the data set or config.depth.method set, or train "
-                        "without depth: config.model.depth=False")
+                        "without depth targets: config.train.depth_weight=0")
         if not self._samples:
             raise UserError(f"{root}: no frame has both a mask and flow, so there is nothing to train on")
 
