@@ -30,13 +30,27 @@ def get_config() -> ConfigDict:
     config.model.drop_path = 0.1  # drop-path rate of the last block (MiT 0.1, Swin 0.2)
     config.model.remat = False  # recompute encoder blocks in the backward pass: less memory, more time
     config.model.dtype = "float32"  # compute type: float32 or bfloat16; parameters and losses stay float32
+    # Auxiliary heads, trained jointly: rotation (for the objective of that name), reconstruction (for mae).
+    config.model.heads = ()
 
     config.ttt = ConfigDict()
-    config.ttt.strategy = "mwi"  # base, n, mwi, ltv, grouped_mwi, grouped_ltv (section 3.3)
+    # What is minimised (Table 4): depth (the paper's), tent_bn, tent_bn_ln, bn (no gradient), rotation, mae
+    # (these two need their head, see config.model.heads), or a weighted sum as in "depth + 0.1*tent_bn".
+    config.ttt.objective = "depth"
+    config.ttt.strategy = "mwi"  # base, n, mwi, ltv, grouped_mwi, grouped_ltv (section 3.3), window
     config.ttt.steps = 10  # gradient steps per frame; for ltv: passes over the video (section 4.1)
     config.ttt.batch_size = 8  # crops per step; each is seen in two views (authors' code)
     config.ttt.learning_rate = 1e-5  # Adam, no weight decay (section 4.1)
     config.ttt.groups = 10  # interleaved groups of the grouped strategies (authors' code)
+    config.ttt.window = 8  # frames that window draws its steps from: this one and those before
+    config.ttt.reset_every = 0  # window: frames after which it starts from the source again; 0 = never
+    config.ttt.bn_prior = 16.0  # bn: test frames that the source statistics count for, N of λ = N / (N + n)
+    # What is done where adaptation hurts: off (the paper), watch (measured, nothing done), stop_early, reset,
+    # average, keep_better; see dattt_jax/ttt/monitor.py. All but off cost up to five predictions per visit.
+    config.ttt.policy = "off"
+    # Agreement across two views (IoU) by which adaptation may fall below the source's.
+    config.ttt.policy_margin = 0.0
+    config.ttt.source_weight = 0.1  # average: part of the source weights that is mixed in after each visit
     config.ttt.chunk = 0  # frames per dispatch; 0 = 16 on an accelerator, 1 on a CPU; results do not change
 
     config.data = ConfigDict()  # the videos of train, eval, prepare and doctor
@@ -131,6 +145,22 @@ def get_config() -> ConfigDict:
     # Part of the videos this process does, as in 2/4, where several share --workdir without --coordinator;
     # part 1 waits for the others and writes the tables. '' = all, or as --coordinator gives it.
     config.eval.part = ""
+
+    config.compare = ConfigDict()  # objectives × strategies, see configs/compare_ttt.py
+    # (network, objective, learning rate of Adam): networks of dattt_jax/compare_ttt.py, config.ttt.objective.
+    config.compare.objectives = (
+        ("depth", "depth", 1e-4),
+        ("baseline", "tent_bn", 1e-3),
+        ("baseline", "tent_bn_ln", 1e-4),
+        ("baseline", "bn", 1e-4),
+        ("rotation", "rotation", 1e-4),
+        ("mae", "mae", 1e-4),
+        ("depth", "depth + 0.1*tent_bn", 1e-4),
+    )
+    config.compare.strategies = ("n", "mwi", "ltv", "window")  # beside base
+    # none, appearance (see input_pipeline/synthetic), or corruptions as in config.eval.corruptions.
+    config.compare.shifts = ("appearance", "gaussian_noise:3")
+    config.compare.seeds = (0, 1, 2)
 
     config.score = ConfigDict()
     config.score.pred = ""  # folder of predicted masks

@@ -17,6 +17,7 @@ calls every method at the same step, on the same folder; the first one writes.
 
 import contextlib
 import datetime
+import json
 import os
 import sys
 import time
@@ -45,7 +46,7 @@ _FOLDER = "checkpoints"
 _VARIABLES, _MODEL, _OPTIMIZER, _DATA = "variables", "model", "optimizer", "data"
 _BEST = "best"
 # The fields of config.model that decide which weights there are.
-_ARCHITECTURE = ("backbone", "depth", "modulation", "decoder_features")
+_ARCHITECTURE = ("backbone", "depth", "modulation", "decoder_features", "heads")
 _STRAY_READS_S = 0.5  # how long reads of a damaged checkpoint may still run
 _NAMES_SHOWN = 4  # of each kind of mismatch; a wrong backbone has hundreds
 
@@ -290,7 +291,7 @@ def _check_fit(folder: Path, template: Variables, model_config: ml_collections.C
     found, wanted = _shapes(metadata.tree), _shapes(template)
     if found == wanted:
         return
-    made, asked = _read_model_config(folder), model_config.to_dict()
+    made, asked = _read_model_config(folder), json.loads(json.dumps(model_config.to_dict()))
     fields = [f"it was made with {name} {made[name]}, config.model.{name} is {asked[name]}"
               for name in _ARCHITECTURE
               if name in made and name in asked and made[name] != asked[name]]

@@ -26,7 +26,7 @@ from dattt_jax.variables import Variables, random_variables, variable_shapes
 
 Key = tuple[str, ...]
 
-_ENCODERS = ("encoder_image", "encoder_flow")
+ENCODERS = ("encoder_image", "encoder_flow")
 
 
 def torch_name(key: Key) -> str:
@@ -123,7 +123,7 @@ def convert(config: ml_collections.ConfigDict, workdir: str) -> None:
         if not config.convert.strict:
             initial = random_variables(config.model, config.seed)
         elif not weights.whole:
-            initial = random_variables(config.model, config.seed, only="decode_head")
+            initial = random_variables(config.model, config.seed, without=ENCODERS)
         variables = _place(weights, config.model, config.convert.strict, initial)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -167,7 +167,7 @@ def _place(weights: TorchWeights, model_config: ml_collections.ConfigDict, stric
     for key, leaf in traverse_util.flatten_dict(variable_shapes(model_config)).items():
         if weights.whole:
             places[key] = torch_name(key), leaf.shape
-        elif key[1] in _ENCODERS:
+        elif key[1] in ENCODERS:
             places[key] = torch_name((key[0], *key[2:])), leaf.shape
     found, misshaped, unusable = {}, [], []
     for key, (name, shape) in places.items():

@@ -1,7 +1,6 @@
 """`--mode=eval`: a data set × a checkpoint × strategies, clean and corrupted -> scores, masks, a report."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from dattt_jax.metrics.protocols import get_protocol
 from dattt_jax.metrics.scoring import check_measures
 from dattt_jax.progress import Progress
 from dattt_jax.report import report_of_run, strategy_sheet
+from dattt_jax.run_settings import claim_folder
 from dattt_jax.score_table import write_csv
 from dattt_jax.ttt import Engine, Strategy, create_strategy
 from dattt_jax.ttt.objectives import Variables
@@ -152,6 +152,7 @@ def make_plan(config: ConfigDict) -> Plan:
         raise UserError(f"config.eval.devices={settings.devices}: there are {jax.local_device_count()} here; "
                         "give 0 for all of them")
     strategies = {name: create_strategy(name, steps=config.ttt.steps, groups=config.ttt.groups,
+                                        window=config.ttt.window, reset_every=config.ttt.reset_every,
                                         field="config.eval.strategies")
                   for name in settings.strategies}
     sweep = parse_sweep(settings.corruptions)
@@ -195,35 +196,15 @@ def _write_results(config: ConfigDict, workdir: Path, settings: list[_Setting]) 
 
 
 def _claim(config: ConfigDict, workdir: Path, corruption: Corruption | None) -> None:
-    """Stores the settings in a new folder; refuses one that holds results of other settings."""
-    path = workdir / "settings.json"
-    settings = _settings(config, corruption)
-    if not path.exists():
-        write_json(path, settings)
-        return
-    stored = json.loads(path.read_text())
-    different = [name for name in settings if stored.get(name) != settings[name]]
-    if different:
-        field, was = _first_difference(different[0], stored.get(different[0]), settings[different[0]])
-        raise UserError(f"--workdir={workdir} holds results of other settings (config.{field} was {was}): "
-                        "give another folder or remove this one")
+    """Keeps the settings in a new folder; refuses one that holds results of other settings."""
+    claim_folder(workdir, _settings(config, corruption), "results", "give another folder or remove this one")
 
 
 def _settings(config: ConfigDict, corruption: Corruption | None) -> dict[str, Any]:
-    # Through JSON and back, so that tuples compare equal to the lists a file holds.
-    settings = json.loads(json.dumps({name: config.to_dict()[name] for name in _SETTINGS}))
+    settings = {name: config.to_dict()[name] for name in _SETTINGS}
     settings["init"] = checkpoint_identity(config.init)  # training may have gone on in the same folder
     settings["eval"] = {name: value for name, value in settings["eval"].items() if name not in _FREE}
     if corruption:
         settings["eval"] |= {"corruption": "{}:{}".format(*corruption),
                              "temporally_consistent": config.eval.temporally_consistent}
     return settings
-
-
-def _first_difference(field: str, stored: Any, wanted: Any) -> tuple[str, Any]:
-    """The name within `config` of what differs, and its stored value."""
-    if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
-        for name in (*wanted, *stored):
-            if stored.get(name) != wanted.get(name):
-                return _first_difference(f"{field}.{name}", stored.get(name), wanted.get(name))
-    return field, stored

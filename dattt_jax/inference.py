@@ -1,93 +1,30 @@
-"""DATTT behind plain functions: uint8 frames in, probabilities out, and the problem the TTT engine adapts."""
+"""DATTT ready for videos: a network with its weights, and the TTT engine that a config asks for."""
 
 import dataclasses
 import time
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
-from dattt_jax.augment import ttt_views
 from dattt_jax.checkpoints import load_variables
 from dattt_jax.errors import UserError
-from dattt_jax.image_ops import normalize, resize_bilinear
+from dattt_jax.forward import depth_of_views, encode_flow, predict_probability, prepare
 from dattt_jax.models import DATTT, create_model
-from dattt_jax.models.dattt import Features
-from dattt_jax.models.encode import encode, images_per_call
-from dattt_jax.ttt import Engine, Problem
-from dattt_jax.ttt.objectives import Array, Frame, Variables
-from dattt_jax.ttt.objectives.depth_consistency import DepthConsistency
+from dattt_jax.ttt import Engine, Policy, Problem, create_objective, create_policy
+from dattt_jax.ttt.objectives import Array, Variables
+from dattt_jax.ttt.objectives.filters import is_image_encoder
+from dattt_jax.ttt.task import Task
+
+__all__ = ["Network", "depth_of_views", "depth_ttt_problem", "encode_flow", "is_image_encoder",
+           "load_network", "loss_values", "predict_probability", "prepare", "to_mask"]
 
 Size = tuple[int, int]
 
 # Frames per dispatch where config.ttt.chunk is 0. On a CPU a frame is worth its own dispatch, so that its
 # mask is there as soon as it is computed; an accelerator should not wait for the host.
 _CHUNK_CPU, _CHUNK_ACCELERATOR = 1, 16
-
-
-def prepare(image: Array, input_size: Size) -> Array:
-    """Network input from frames or flow renderings: uint8 [B, H, W, 3] -> normalised float32 [B, h, w, 3].
-
-    Bilinear without antialiasing, as in the authors' evaluation and TTT (not their training).
-    """
-    return normalize(resize_bilinear(image.astype(jnp.float32), input_size))
-
-
-def encode_flow(model: DATTT, variables: Variables, flow: Array, input_size: Size) -> Features:
-    """Flow features of renderings uint8 [B, H, W, 3], in evaluation mode."""
-    return model.apply(variables, prepare(flow, input_size), method=model.encode_flow)
-
-
-def predict_probability(model: DATTT, variables: Variables, image: Array, flow_features: Features,
-                        input_size: Size) -> Array:
-    """Probability of the primary moving object at the frames' own size, in evaluation mode.
-
-    Args:
-        model: the network.
-        variables: its variables.
-        image: frames uint8 [B, H, W, 3].
-        flow_features: what `encode_flow` gave for the same frames.
-        input_size: (height, width) the network sees.
-
-    Returns:
-        float32 [B, H, W]: the logits resized bilinearly to the frames' size, then the sigmoid.
-    """
-    image_features = model.apply(variables, prepare(image, input_size), method=model.encode_image)
-    logits = model.apply(variables, image_features, flow_features, method=model.mask_logits)
-    return jax.nn.sigmoid(resize_bilinear(logits, image.shape[1:3])[..., 0])
-
-
-def depth_of_views(model: DATTT, variables: Variables, views: Array, key: Array) -> Array:
-    """Depth logits of both views in training mode, as the TTT loss needs them.
-
-    One encoding serves both views (drop-path draws are per image, so they stay independent); the decoder
-    runs per view, so that its BatchNorm normalises with each view's own batch, as the authors' two forward
-    passes do.
-
-    Args:
-        model: the network; it must have the depth decoder.
-        variables: its variables; the running statistics stay as they are.
-        views: normalised images [2, B, h, w, 3].
-        key: PRNG key of the drop-path coins.
-
-    Returns:
-        float32 [2, B, h/4, w/4, 1].
-    """
-    batch, height, width = views.shape[1:4]
-    features = encode(model, variables, views.reshape(-1, height, width, 3), method=model.encode_image,
-                      train=True, keys=jax.random.split(key, 2 * batch),
-                      at_once=images_per_call(height, width))
-    per_view = [tuple(f[i * batch : (i + 1) * batch] for f in features) for i in range(2)]
-    return jnp.stack([model.apply(variables, f, train=True, method=model.depth_logits)
-                      for f in per_view])
-
-
-def is_image_encoder(path: tuple[str, ...]) -> bool:
-    """The paper's parameter filter: the image encoder and nothing else is trained at test time."""
-    return path[:2] == ("params", "encoder_image")
 
 
 def depth_ttt_problem(model: DATTT, *, input_size: Size, batch_size: int, learning_rate: float) -> Problem:
@@ -101,19 +38,8 @@ def depth_ttt_problem(model: DATTT, *, input_size: Size, batch_size: int, learni
         batch_size: crops per step.
         learning_rate: of Adam, without weight decay.
     """
-    objective = DepthConsistency(
-        views=lambda key, image: normalize(ttt_views(key, image, batch_size, input_size)),
-        depth_logits=partial(depth_of_views, model),
-    )
-
-    def context(variables: Variables, frame: Frame) -> Features:
-        return encode_flow(model, variables, frame["flow"][None], input_size)
-
-    def predict(variables: Variables, frame: Frame, flow_features: Features) -> Array:
-        return predict_probability(model, variables, frame["image"][None], flow_features, input_size)[0]
-
-    return Problem(objective=objective, trainable=is_image_encoder, context=context, predict=predict,
-                   optimizer=optax.adam(learning_rate))
+    task = Task(model, input_size, batch_size)
+    return task.problem(create_objective("depth", task), learning_rate, is_image_encoder)
 
 
 def to_mask(probability: np.ndarray, frame_name: str) -> np.ndarray:
@@ -153,19 +79,28 @@ class Network:
 
         Args:
             ttt: `config.ttt`.
-            adapts: False if it will only run the strategy `base`, which needs no depth decoder.
+            adapts: False if it will only run the strategy `base`, which needs none of the heads.
             per_step: see `Engine`.
 
         Raises:
-            UserError: adaptation needs a depth decoder and the network has none.
+            UserError: a field is wrong, or the objective needs a part that the network has not.
         """
-        if adapts and not self.model.depth:
-            raise UserError("test-time training needs the depth decoder, which this network has not "
-                            "(config.model.depth=False): use the strategy base")
+        task = Task(self.model, self.input_size, ttt.batch_size, ttt.bn_prior)
+        objective = create_objective(ttt.objective, task)
+        if adapts:
+            task.check_heads(objective, ttt.objective)
+        policy = self.policy(ttt)
+        if per_step and policy.watches:
+            raise UserError(f"config.ttt.policy={ttt.policy!r} judges frames, config.eval.curves scores "
+                            "steps: use one of them")
         chunk = ttt.chunk or (_CHUNK_CPU if jax.default_backend() == "cpu" else _CHUNK_ACCELERATOR)
-        problem = depth_ttt_problem(self.model, input_size=self.input_size, batch_size=ttt.batch_size,
-                                    learning_rate=ttt.learning_rate)
-        return Engine(problem, chunk=chunk, per_step=per_step)
+        return Engine(task.problem(objective, ttt.learning_rate), chunk=chunk, per_step=per_step,
+                      policy=policy)
+
+    @staticmethod
+    def policy(ttt: ConfigDict) -> Policy:
+        """The policy of `config.ttt`; raises a UserError where there is no such policy."""
+        return create_policy(ttt.policy, margin=ttt.policy_margin, source_weight=ttt.source_weight)
 
     def seconds_per_prediction(self, frame: np.ndarray) -> float:
         """Times one frame's prediction without adaptation, flow features included; uint8 [H, W, 3]."""

@@ -15,7 +15,8 @@ from dattt_jax.estimators import flow_method, flow_of_video
 from dattt_jax.inference import Network, load_network, loss_values, to_mask
 from dattt_jax.progress import Progress
 from dattt_jax.stopwatch import Stopwatch
-from dattt_jax.ttt import Strategy, create_strategy
+from dattt_jax.ttt import FrameResult, Report, Strategy, create_strategy
+from dattt_jax.ttt.monitor import frame_report, summarize
 from dattt_jax.visualize import overlay
 from input_pipeline.clip import FlowClip
 from input_pipeline.flow import FlowMethod, RenderingSource
@@ -32,7 +33,8 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         masks/<frame>.png        0 and 255, the frame's size
         probability/<frame>.png  255 · p, if `config.segment.save_probability`
         overlay.mp4              the video with its masks, if `config.segment.overlay`
-        summary.json             strategy, losses, timings, device (what this function returns)
+        summary.json             strategy, losses, whether adaptation was kept and why, timings, device
+                                 (what this function returns)
 
     Masks are written as they are computed; those that were written stay if the run is interrupted.
 
@@ -50,11 +52,12 @@ def _segment(config: ConfigDict, workdir: Path, watch: Stopwatch) -> dict[str, A
     video = open_video(config.segment.input)
     if len(video) < 2:
         raise UserError(f"{config.segment.input} has one frame: motion needs at least two")
-    strategy = create_strategy(config.ttt.strategy, steps=config.ttt.steps, groups=config.ttt.groups)
+    strategy = create_strategy(config.ttt.strategy, steps=config.ttt.steps, groups=config.ttt.groups,
+                               window=config.ttt.window, reset_every=config.ttt.reset_every)
     flow = flow_of_video(flow_method(config), Path(config.segment.input).stem, video.frame_names)
     network = load_network(config)
     _claim(workdir, str(config.segment.input))
-    losses, skipped = _write_masks(config, workdir, video, flow, network, strategy, watch)
+    losses, skipped, reports = _write_masks(config, workdir, video, flow, network, strategy, watch)
     if config.segment.overlay:
         with watch.measure("overlay"):
             write_overlay(video, workdir, set(losses))
@@ -62,7 +65,10 @@ def _segment(config: ConfigDict, workdir: Path, watch: Stopwatch) -> dict[str, A
         "input": str(config.segment.input), "finished": True, "frames": len(losses),
         "frame_size": list(video.frame_size), "fps": video.fps, "init": str(config.init),
         "input_size": list(config.input_size),
-        "strategy": config.ttt.strategy, "steps": strategy.steps, "skipped_steps": skipped,
+        "objective": config.ttt.objective, "strategy": config.ttt.strategy, "steps": strategy.steps,
+        "skipped_steps": skipped,
+        "adaptation": summarize(network.policy(config.ttt), list(reports.values()), strategy.steps),
+        "monitor": {name: frame_report(report) for name, report in reports.items() if report},
         "flow": config.flow.to_dict() | {"identity": flow.identity}, "seed": config.seed, "losses": losses,
         "seconds": _seconds(watch, network, video, len(losses), strategy, time.perf_counter() - start),
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}", "jax": jax.__version__,
@@ -84,13 +90,14 @@ def _claim(workdir: Path, clip: str) -> None:
 
 def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMethod | RenderingSource,
                  network: Network, strategy: Strategy,
-                 watch: Stopwatch) -> tuple[dict[str, list[float]], int]:
+                 watch: Stopwatch) -> tuple[dict[str, list[float]], int, dict[str, Report | None]]:
     """Adapts to the video and writes its masks.
 
     Returns:
-        (losses of every frame by its name, number of steps that changed nothing).
+        (losses of every frame by its name; number of steps that changed nothing, those not counted that a
+        policy left out; what the policy measured of every frame, in the video's order).
     """
-    losses, skipped = {}, 0
+    losses, skipped, reports = {}, 0, {}
     clip = FlowClip(watch.iterate("decode", video), len(video), flow, config.flow.last_frame,
                     None if strategy.streams else workdir)
     watch.seconds["compile"] = 0.0  # of what follows
@@ -103,12 +110,20 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
             name = video.frame_names[result.index]
             mask = to_mask(result.probability, name)
             losses[name] = loss_values(result.losses)
-            skipped += int(np.sum(~result.applied))
+            skipped += _skipped(result)
+            reports[name] = result.report
             with watch.measure("write"):
                 write_mask(workdir / "masks" / f"{name}.png", mask)
                 if config.segment.save_probability:
                     write_probability(workdir / "probability" / f"{name}.png", result.probability)
-    return losses, skipped
+    return losses, skipped, {name: reports[name] for name in video.frame_names if name in reports}
+
+
+def _skipped(result: FrameResult) -> int:
+    """Steps of a frame that changed nothing though they were taken."""
+    if result.report and result.report.stopped:
+        return 0
+    return int(np.sum(~result.applied))
 
 
 class _TimedReads:

@@ -15,7 +15,7 @@ from absl import logging
 
 from dattt_jax.augment import train_augment
 from dattt_jax.checkpoints import CheckpointStore, load_variables
-from dattt_jax.convert import from_torch_backbone
+from dattt_jax.convert import ENCODERS, from_torch_backbone
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_settings
 from dattt_jax.models import create_model
@@ -204,7 +204,7 @@ def _start_variables(config: ml_collections.ConfigDict) -> Variables:
     if path:
         logging.info("starting from the backbone of %s in both encoders", path)
         state_dict = read_state_dict(path)
-        head = random_variables(config.model, config.seed, only="decode_head")
+        head = random_variables(config.model, config.seed, without=ENCODERS)
         try:
             return from_torch_backbone(state_dict, config.model, head)
         except UserError as error:

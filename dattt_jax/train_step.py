@@ -16,12 +16,15 @@ from dattt_jax import losses
 from dattt_jax.image_ops import normalize, resize_bilinear
 from dattt_jax.models import DATTT
 from dattt_jax.models.encode import apply_in_pieces
+from dattt_jax.pretext import auxiliary_losses
 from dattt_jax.variables import Variables
 
 Array = jax.Array
 Batch = dict[str, Any]
 Metrics = dict[str, Array]
 Augment = Callable[[Array, Batch], Batch]
+
+_AUXILIARY_WEIGHT = 1.0  # the heads' losses are added to the network's own (Sun et al., ICML 2020)
 
 
 class TrainState(struct.PyTreeNode):
@@ -86,6 +89,9 @@ def loss_fn(params: Any, batch_stats: Any, batch: Batch, keys: Array, *, model: 
             depth_weight: float, axis_name: str | None = None) -> tuple[Array, dict[str, Any]]:
     """BCE of the mask + depth_weight · SILog of the depth (DATTT eq. 5), in training mode.
 
+    Where the network has auxiliary heads (`config.model.heads`), their losses are added
+    (`pretext.auxiliary_losses`).
+
     Logits are resized to the target before the sigmoid (authors' code). Under a pmap the SILog is
     that of the whole batch and the BCE that of the device's part, so the mean over the devices is
     the loss of the whole batch.
@@ -96,14 +102,14 @@ def loss_fn(params: Any, batch_stats: Any, batch: Batch, keys: Array, *, model: 
         batch: `image` and `flow` float [B, H, W, 3], normalised; `mask` [B, H, W, 1] in {0, 1};
             `depth` [B, H, W, 1], read only where the model has a depth decoder and `depth_weight`
             is not 0.
-        keys: PRNG keys [B], one per sample; they drive drop-path.
+        keys: PRNG keys [B], one per sample; they drive drop-path and the auxiliary tasks.
         model: the network.
         depth_weight: λ of equation 5; with 0 no depth targets are needed.
         axis_name: pmap axis.
 
     Returns:
-        (loss, {'metrics': {'loss', 'bce', and with a depth loss 'silog'}, 'outputs': the model's logits at
-        stride 4, 'batch_stats': updated}).
+        (loss, {'metrics': {'loss', 'bce', with a depth loss 'silog', and those of the heads}, 'outputs': the
+        model's logits at stride 4, 'batch_stats': updated}).
     """
     outputs, updates = apply_in_pieces(
         model, {"params": params, "batch_stats": batch_stats}, batch["image"], batch["flow"], keys)
@@ -114,6 +120,12 @@ def loss_fn(params: Any, batch_stats: Any, batch: Batch, keys: Array, *, model: 
         depth = jax.nn.sigmoid(resize_bilinear(outputs["depth"], size))
         metrics["silog"] = losses.silog(depth, batch["depth"], axis_name=axis_name)
         metrics["loss"] = bce + depth_weight * metrics["silog"]
+    if model.heads:
+        own_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)  # not those of drop-path
+        auxiliary = auxiliary_losses(model, {"params": params, "batch_stats": batch_stats}, batch["image"],
+                                     own_keys)
+        metrics |= auxiliary
+        metrics["loss"] = metrics["loss"] + _AUXILIARY_WEIGHT * sum(auxiliary.values())
     return metrics["loss"], {"metrics": metrics, "outputs": outputs, **updates}
 
 

@@ -1,5 +1,6 @@
 """The model's variables as a tree: their shapes, and random values for them."""
 
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -20,14 +21,14 @@ def variable_shapes(model_config: ml_collections.ConfigDict) -> Variables:
 
 
 def random_variables(model_config: ml_collections.ConfigDict, seed: int, *,
-                     only: str | None = None) -> Variables:
+                     without: Collection[str] = ()) -> Variables:
     """The model's random initialisation.
 
     Args:
         model_config: what `create_model` takes.
         seed: seed of every random number.
-        only: the one module wanted, for example `decode_head`, with the values it has among all;
-            compiling fewer random numbers takes a sixth of the time.
+        without: modules that are left out, for example the encoders; the others have the values they
+            have among all. Compiling fewer random numbers takes a sixth of the time.
 
     Returns:
         {'params': …, 'batch_stats': …} with float32 NumPy leaves.
@@ -37,10 +38,8 @@ def random_variables(model_config: ml_collections.ConfigDict, seed: int, *,
 
     def init(key: jax.Array) -> Variables:
         variables = model.init(key, image, image)
-        if only is None:
-            return variables
-        return {collection: {only: modules[only]} for collection, modules in variables.items()
-                if only in modules}
+        return {collection: {name: module for name, module in modules.items() if name not in without}
+                for collection, modules in variables.items()}
 
     # Compiled, the forward pass that `init` traces is dropped: only random numbers are computed.
     return jax.device_get(jax.jit(init)(jax.random.key(seed)))

@@ -83,7 +83,7 @@ def test_a_workdir_of_other_settings_is_refused(real_config, finished):
         tiny_evaluate(other, finished[0])
     other = real_config.copy_and_resolve_references()
     other.eval.protocol = "davis16"
-    with pytest.raises(UserError, match=r"other settings \(config\.eval\.protocol was 'all', now 'davis16'\)"):
+    with pytest.raises(UserError, match=r"config\.eval\.protocol was 'all', now 'davis16'\)"):
         tiny_evaluate(other, finished[0])
 
 

@@ -1,48 +1,54 @@
-"""The README's example objective, run as it stands there."""
+"""The README: its example objective, run as it stands there, and what it names."""
 
-import dataclasses
 import re
+import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from golden_model import random_variables
+import tiny
 
-from configs import demo
-from dattt_jax.inference import Network, depth_ttt_problem, prepare
-from dattt_jax.models import create_model
-from dattt_jax.ttt import Engine, create_strategy
+from dattt_jax.inference import Network
+from dattt_jax.models import create_model, mit
+from dattt_jax.ttt import OBJECTIVES, create_strategy
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
+IMPORTS = """
+import jax
+import jax.numpy as jnp
+
+from dattt_jax.ttt.objectives import Objective
+from dattt_jax.ttt.objectives.filters import is_image_encoder
+
+"""
 
 
-class Frames:
+class Video:
     def __len__(self):
         return 2
 
     def read(self, indices):
         rng = np.random.default_rng(0)
-        return {name: rng.integers(0, 255, (len(indices), 20, 30, 3), dtype=np.uint8)
+        return {name: rng.integers(0, 255, (len(indices), 40, 48, 3), dtype=np.uint8)
                 for name in ("image", "flow")}
 
 
-def test_the_example_objective_runs_and_lowers_the_entropy():
+def test_a_file_and_a_line_are_enough(tmp_path, monkeypatch):
     [example] = re.findall(r"```python\n(.*?)```", README, re.S)
-    config = demo.get_config()
-    config.input_size, config.model.decoder_features = (32, 32), 8
-    network = Network(create_model(config.model), random_variables(config.model), config.input_size)
-    example = example.replace("    ...  ", "    results.append(result)  ").replace("learning_rate=1e-5",
-                                                                                 "learning_rate=1e-3")
-    names = {"jax": jax, "jnp": jnp, "dataclasses": dataclasses, "prepare": prepare, "Engine": Engine,
-             "depth_ttt_problem": depth_ttt_problem, "create_strategy": create_strategy, "config": config,
-             "load_network": lambda config: network, "frames": Frames(), "results": []}
-    exec(example, names)
-    assert [r.index for r in names["results"]] == [0, 1]
-    for r in names["results"]:
-        assert r.applied.all()
-    first = names["results"][0].losses
-    assert first[-1] < first[0]
+    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+    (tmp_path / "example_entropy.py").write_text(IMPORTS + example)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(OBJECTIVES, "entropy", "example_entropy:Entropy")
+    config = tiny.tiny_config()
+    config.ttt.update({"objective": "entropy", "steps": 2, "learning_rate": 1e-3})
+    network = Network(create_model(config.model), tiny.filled(config.model), (32, 32))
+    engine = network.engine(config.ttt, adapts=True)
+    results = list(engine.run(network.variables, Video(), create_strategy("mwi", steps=2, groups=1),
+                              jax.random.key(0)))
+    sys.modules.pop("example_entropy")
+    assert [r.index for r in results] == [0, 1] and all(r.applied.all() for r in results)
+    first = results[0].losses
+    assert 0 < first[1] < first[0] <= np.log(2)
 
 
 def test_every_command_names_a_real_mode_and_config():

@@ -102,7 +102,7 @@ def test_order_of_start_modes(tmp_path, monkeypatch):
     """Resume > init > backbone > random."""
     config, optimizer = tiny.tiny_config(), create_optimizer(1e-3, 0.0)
     monkeypatch.setattr(train_module, "random_variables",
-                        lambda model, seed, only=None: tiny.filled(model, seed))
+                        lambda model, seed, without=(): tiny.filled(model, seed))
 
     def start(store, data=None):
         return train_module._start_state(config, optimizer, store, data=data)
@@ -243,7 +243,7 @@ def test_fields_that_do_not_work(tmp_path, monkeypatch, field, value, message):
     section, name = field.split(".")
     config[section][name] = value
     monkeypatch.setattr(train_module, "random_variables",
-                        lambda model, seed, only=None: tiny.filled(model, seed))
+                        lambda model, seed, without=(): tiny.filled(model, seed))
     with pytest.raises(UserError, match=message):
         train(config, tmp_path)
 

@@ -4,10 +4,11 @@ import jax.numpy as jnp
 import ml_collections
 
 from dattt_jax.errors import UserError
+from dattt_jax.models.auxiliary import HEADS
 from dattt_jax.models.dattt import BACKBONES, DATTT
 from dattt_jax.models.modulation import MODULATIONS
 
-__all__ = ["BACKBONES", "DATTT", "MODULATIONS", "create_model"]
+__all__ = ["BACKBONES", "DATTT", "HEADS", "MODULATIONS", "create_model"]
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -17,7 +18,7 @@ def create_model(config: ml_collections.ConfigDict, *, axis_name: str | None = N
 
     Args:
         config: fields `backbone`, `depth`, `modulation`; optionally `decoder_features`, `drop_path`,
-            `remat` and `dtype` ('float32' or 'bfloat16'), with the defaults of `DATTT`.
+            `remat`, `heads` and `dtype` ('float32' or 'bfloat16'), with the defaults of `DATTT`.
         axis_name: pmap axis for synchronised BatchNorm.
 
     Raises:
@@ -28,6 +29,9 @@ def create_model(config: ml_collections.ConfigDict, *, axis_name: str | None = N
     _check("modulation", fields["modulation"], MODULATIONS)
     dtype = fields.pop("dtype", "float32")
     _check("dtype", dtype, _DTYPES)
+    fields["heads"] = tuple(fields.get("heads", ()))
+    for name in fields["heads"]:
+        _check("heads", name, HEADS)
     return DATTT(**fields, dtype=_DTYPES[dtype], axis_name=axis_name)
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dattt_jax.models.auxiliary import ReconstructionHead, RotationHead
 from dattt_jax.models.decoder import SegFormerHead
 from dattt_jax.models.mit import MIT_SIZES, MixTransformer
 from dattt_jax.models.modulation import DepthAwareHead
@@ -16,6 +17,7 @@ Dtype = Any
 Features = tuple[Array, Array, Array, Array]
 
 BACKBONES = (*MIT_SIZES, "swin_t")
+_HEAD_METHODS = {"rotation": "rotation_logits", "reconstruction": "reconstruct"}
 
 
 class DATTT(nn.Module):
@@ -32,6 +34,8 @@ class DATTT(nn.Module):
         axis_name: pmap axis over which BatchNorm statistics are synchronised; None keeps them per device.
         dtype: compute type of the layers. Parameters, normalisation statistics, softmax and logits are
             float32 whatever it is.
+        heads: auxiliary heads on the image features, of `models.auxiliary.HEADS`; without them the network
+            has the paper's variables and no others.
 
     Random streams: `params`, and `drop_path` when `train` is true and the rate is not 0.
     """
@@ -44,6 +48,7 @@ class DATTT(nn.Module):
     remat: bool = False
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
+    heads: tuple[str, ...] = ()
 
     def setup(self) -> None:
         """Creates the layers."""
@@ -65,6 +70,10 @@ class DATTT(nn.Module):
             self.decode_head = DepthAwareHead(modulation=self.modulation, **head)
         else:
             self.decode_head = SegFormerHead(**head)
+        if "rotation" in self.heads:
+            self.rotation_head = RotationHead(channels[-1], dtype=self.dtype)
+        if "reconstruction" in self.heads:
+            self.reconstruction_head = ReconstructionHead(channels, dtype=self.dtype)
 
     def encode_image(self, image: Array, *, train: bool = False) -> Features:
         """Features of a normalised frame [B, H, W, 3]: four maps at strides 4, 8, 16, 32."""
@@ -86,6 +95,14 @@ class DATTT(nn.Module):
             return self.decode_head(fused, train=train)
         return self.decode_head.mask(image_features, fused, train=train)
 
+    def rotation_logits(self, image_features: Features) -> Array:
+        """Logits [B, 4] of the image's rotation; needs the head `rotation`."""
+        return self.rotation_head(image_features)
+
+    def reconstruct(self, image_features: Features) -> Array:
+        """Normalised pixels [B, 4·h_1, 4·w_1, 3] of the image; needs the head `reconstruction`."""
+        return self.reconstruction_head(image_features)
+
     def decode(self, image_features: Features, flow_features: Features, *, train: bool = False
                ) -> dict[str, Array]:
         """{'mask': logits, 'depth': logits} of features; no 'depth' without the depth decoder."""
@@ -106,5 +123,8 @@ class DATTT(nn.Module):
             {'mask': logits, 'depth': logits}, each float32 [B, ceil(H/4), ceil(W/4), 1]; no 'depth' key
             without the depth decoder.
         """
-        return self.decode(self.encode_image(image, train=train), self.encode_flow(flow, train=train),
-                           train=train)
+        image_features = self.encode_image(image, train=train)
+        if self.is_initializing():  # heads predict nothing here, but their variables are made here
+            for predict in [getattr(self, _HEAD_METHODS[name]) for name in self.heads]:
+                predict(image_features)
+        return self.decode(image_features, self.encode_flow(flow, train=train), train=train)

@@ -8,50 +8,21 @@ parameter filter; it knows neither DATTT nor files nor configs.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import struct, traverse_util
-from jax import lax
 
-from dattt_jax.ttt.objectives import Array, Frame, Objective, Variables
+from dattt_jax.ttt.monitor import OFF, Policy, Report
+from dattt_jax.ttt.objectives import Array, Variables
+from dattt_jax.ttt.steps import AdaptState, Problem, fresh_state, run_visit
 from dattt_jax.ttt.strategies import Strategy, Visit
 
-Path = tuple[str, ...]
-FlatVariables = dict[Path, Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """What is adapted, and how a frame is predicted. All functions are traced.
-
-    Attributes:
-        objective: the loss to minimise.
-        trainable: path of a variable, e.g. ('params', 'encoder_image', …) -> whether it is trained.
-        context: (variables, frame) -> what prediction needs of the frame and adaptation leaves as it is,
-            computed once per frame.
-        predict: (variables, frame, context) -> probability, float32 [H, W].
-        optimizer: the update rule; its state is part of the carry.
-    """
-
-    objective: Objective
-    trainable: Callable[[Path], bool]
-    context: Callable[[Variables, Frame], Any]
-    predict: Callable[[Variables, Frame, Any], Array]
-    optimizer: optax.GradientTransformation
-
-
-@struct.dataclass
-class AdaptState:
-    """The carry: trainable variables by path, and the optimiser's state."""
-
-    trainable: FlatVariables
-    opt_state: optax.OptState
+Batch = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +35,7 @@ class FrameResult:
         probability: float32 [H, W].
         losses: float32 [steps], in the order the steps were taken; zeros for those still to come.
         applied: bool [steps]; False where a zero or non-finite loss or gradient left the weights alone.
+        report: what the policy measured; None under `off`.
     """
 
     index: int
@@ -71,11 +43,25 @@ class FrameResult:
     probability: np.ndarray
     losses: np.ndarray
     applied: np.ndarray
+    report: Report | None = None
 
     @property
     def final(self) -> bool:
         """Whether this is the frame's reported prediction: the one after its own last step."""
         return self.step == len(self.losses)
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a run is: enough to go on from there.
+
+    Attributes:
+        visits: visits of the schedule that are done; their number depends on the engine's chunk.
+        state: the carry after them.
+    """
+
+    visits: int
+    state: AdaptState
 
 
 class Frames(Protocol):
@@ -84,7 +70,7 @@ class Frames(Protocol):
     def __len__(self) -> int:
         """Number of frames."""
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def read(self, indices: np.ndarray) -> Batch:
         """Arrays of those frames, stacked along a first axis of len(indices)."""
 
 
@@ -95,19 +81,27 @@ class Engine:
         problem: what to adapt and how to predict.
         chunk: frames per dispatch. Device memory grows with it; results do not depend on it.
         per_step: also predict after every step (the paper's Figure 5); costs a forward pass each.
+        policy: what is done with frames that adaptation made worse; not together with `per_step`.
+
+    Raises:
+        ValueError: the policy needs `problem.view` or does not go with `per_step`.
     """
 
-    def __init__(self, problem: Problem, *, chunk: int, per_step: bool = False) -> None:
-        self._problem, self._chunk, self._per_step = problem, chunk, per_step
-        self._run_visit = jax.jit(partial(_run_visit, problem), static_argnames=("steps", "per_step"),
-                                  donate_argnames=("state",))
+    def __init__(self, problem: Problem, *, chunk: int, per_step: bool = False,
+                 policy: Policy = OFF) -> None:
+        if policy.watches and (per_step or problem.view is None):
+            raise ValueError(f"the policy {policy.name} needs Problem.view and excludes per_step")
+        self._problem, self._chunk, self._per_step, self.policy = problem, chunk, per_step, policy
+        self._run_visit = jax.jit(partial(run_visit, problem, policy=policy),
+                                  static_argnames=("steps", "per_step", "window"), donate_argnames=("state",))
 
     def compile_count(self) -> int:
-        """How many programs this engine has compiled: one per (frame size, steps per visit)."""
+        """How many programs this engine has compiled: one per (frame size, steps per visit, window)."""
         return self._run_visit._cache_size()
 
     def run(self, variables: Variables, frames: Frames, strategy: Strategy, key: Array, *,
-            on_visited: Callable[[int], None] = lambda count: None) -> Iterator[FrameResult]:
+            on_visited: Callable[[int], None] = lambda count: None, start: Progress | None = None,
+            on_progress: Callable[[Progress], None] | None = None) -> Iterator[FrameResult]:
         """Adapts to one video and yields its frames as they are predicted.
 
         Every video starts from `variables`, which stay as they are. The random numbers of a step depend on
@@ -120,31 +114,85 @@ class Engine:
             key: PRNG key of this video.
             on_visited: called with the number of frames of each visit when it is done; they add up to the
                 frames times the strategy's passes.
+            start: go on from here instead of from the source; same video, strategy, key and chunk. Losses of
+                steps before it are zeros.
+            on_progress: called after each visit, when its results have been taken; what it keeps it must copy
+                (`jax.device_get`), since the next visit takes the state over.
 
         Yields:
             One `FrameResult` per frame, in the order of prediction (the video's own, unless grouped); with
             `per_step`, one per frame and step.
         """
+        skipped = start.visits if start else 0
+
+        def visits() -> Iterator[tuple[Visit, Batch]]:
+            for number, visit in enumerate(strategy.schedule(len(frames), self._chunk)):
+                if number >= skipped:
+                    yield visit, frames.read(visit.indices)
+                elif strategy.streams:
+                    frames.read(visit.indices)  # a stream cannot be entered in the middle
+
+        return self._run(variables, visits(), strategy, key, on_visited, start, on_progress,
+                         ahead=on_progress is None)
+
+    def stream(self, variables: Variables, frames: Iterable[Batch], strategy: Strategy, key: Array
+               ) -> Iterator[FrameResult]:
+        """Adapts to frames as they come, in memory that does not depend on how many there are.
+
+        Args:
+            variables: source variables of the network.
+            frames: arrays of one frame each, e.g. {'image': uint8 [H, W, 3]}, all of the same shapes; as many
+                as the engine's chunk are taken at a time.
+            strategy: one that streams.
+            key: PRNG key of this video.
+
+        Yields:
+            Results in order, those of a chunk before the next chunk is taken.
+
+        Raises:
+            ValueError: the strategy goes through the video more than once.
+        """
+        def batches() -> Iterator[Batch]:
+            it = iter(frames)
+            while taken := list(itertools.islice(it, self._chunk)):
+                yield jax.tree.map(lambda *x: np.stack(x), *taken)
+
+        lengths, contents = itertools.tee(batches())
+        counts = (len(jax.tree.leaves(batch)[0]) for batch in lengths)
+        visits = zip(strategy.stream(counts), contents, strict=False)
+        return self._run(variables, visits, strategy, key, lambda count: None, None, None, ahead=False)
+
+    def _run(self, variables: Variables, visits: Iterable[tuple[Visit, Batch]], strategy: Strategy,
+             key: Array, on_visited: Callable[[int], None], start: Progress | None,
+             on_progress: Callable[[Progress], None] | None, *, ahead: bool) -> Iterator[FrameResult]:
+        """Dispatches visits; with `ahead` a visit's results are taken when the next is under way."""
         per_step = self._per_step and strategy.steps > 0
-        state, _ = fresh_state(self._problem, variables)
-        losses = np.zeros((len(frames), strategy.steps), np.float32)
-        applied = np.zeros((len(frames), strategy.steps), bool)
-        pending = None
-        for visit in strategy.schedule(len(frames), self._chunk):
-            batch = {k: jnp.asarray(_pad(v, self._chunk)) for k, v in frames.read(visit.indices).items()}
+        state = start and jax.tree.map(jnp.array, start.state)
+        done, collect, pending = start.visits if start else 0, _Collector(strategy.steps, on_visited), None
+        for visit, arrays in visits:
+            batch = {k: jnp.asarray(_pad(v, self._chunk)) for k, v in arrays.items()}
+            if state is None:
+                state, _ = fresh_state(self._problem, variables, frame={k: v[0] for k, v in batch.items()},
+                                       window=strategy.window, stops=self.policy.name == "stop_early")
             state, outputs = self._run_visit(
                 variables=variables, state=state, frames=batch,
                 index=_pad(visit.indices.astype(np.int32), self._chunk),
                 valid=np.arange(self._chunk) < len(visit.indices),
                 fresh=_pad(visit.fresh, self._chunk), first_step=np.int32(visit.first_step),
                 final=np.bool_(visit.final), key=key, steps=strategy.steps_per_visit,
-                per_step=per_step,
+                per_step=per_step, window=strategy.window,
             )
+            done += 1
+            if not ahead:
+                yield from collect(visit, outputs)
+                if on_progress:
+                    on_progress(Progress(done, state))
+                continue
             if pending is not None:
-                yield from _collect(*pending, losses, applied, on_visited)
+                yield from collect(*pending)
             pending = (visit, outputs)
         if pending is not None:
-            yield from _collect(*pending, losses, applied, on_visited)
+            yield from collect(*pending)
 
 
 def _pad(array: np.ndarray, length: int) -> np.ndarray:
@@ -152,122 +200,30 @@ def _pad(array: np.ndarray, length: int) -> np.ndarray:
     return np.pad(array, [(0, length - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
-def _collect(visit: Visit, outputs: dict[str, Array], losses: np.ndarray, applied: np.ndarray,
-             on_visited: Callable[[int], None]) -> Iterator[FrameResult]:
-    """Files a visit's losses and yields the predictions it made."""
-    count = len(visit.indices)
-    after = visit.first_step + outputs["losses"].shape[1]
-    losses[visit.indices, visit.first_step : after] = np.asarray(outputs["losses"])[:count]
-    applied[visit.indices, visit.first_step : after] = np.asarray(outputs["applied"])[:count]
-    on_visited(count)
-    per_step = outputs["probability"].ndim == 4
-    if not (visit.final or per_step):
-        return
-    probability = np.asarray(outputs["probability"])
-    for i, index in enumerate(visit.indices):
-        predictions = probability[i] if per_step else probability[i, None]
-        first = after - len(predictions) + 1
-        for step, prediction in enumerate(predictions, first):
-            yield FrameResult(int(index), step, prediction, losses[index].copy(), applied[index].copy())
+class _Collector:
+    """Files the losses of visits and yields the predictions they made."""
 
+    def __init__(self, steps: int, on_visited: Callable[[int], None]) -> None:
+        self._steps, self._on_visited = steps, on_visited
+        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # of frames that are still to be predicted
 
-def fresh_state(problem: Problem, variables: Variables) -> tuple[AdaptState, FlatVariables]:
-    """What adaptation starts from.
-
-    Returns:
-        (source weights and an optimiser that has seen nothing, variables that are not trained).
-    """
-    flat = traverse_util.flatten_dict(variables)
-    # Copies: the state is donated, the source is not.
-    trainable = {path: jnp.array(value) for path, value in flat.items() if problem.trainable(path)}
-    frozen = {path: value for path, value in flat.items() if path not in trainable}
-    return AdaptState(trainable, problem.optimizer.init(trainable)), frozen
-
-
-def _select(condition: Array, new: AdaptState, old: AdaptState) -> AdaptState:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
-def adapt_step(problem: Problem, state: AdaptState, frozen: FlatVariables, frame: Frame, step: Array,
-               key: Array) -> tuple[AdaptState, tuple[Array, Array]]:
-    """One gradient step on one frame.
-
-    Returns:
-        (new state, (loss, applied)). A loss of exactly 0 (the authors skip it) and a non-finite loss or
-        gradient leave the state as it was, and `applied` is False.
-    """
-    sample_key, loss_key = jax.random.split(jax.random.fold_in(key, step))
-    batch = problem.objective.sample(frame, step, sample_key)
-
-    def loss_fn(trainable: FlatVariables) -> Array:
-        variables = traverse_util.unflatten_dict({**frozen, **trainable})
-        return problem.objective.loss(variables, batch, loss_key)
-
-    loss, grads = jax.value_and_grad(loss_fn)(state.trainable)
-    updates, opt_state = problem.optimizer.update(grads, state.opt_state, state.trainable)
-    moved = AdaptState(optax.apply_updates(state.trainable, updates), opt_state)
-    applied = (loss != 0) & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-    return _select(applied, moved, state), (loss, applied)
-
-
-def _run_visit(problem: Problem, *, variables: Variables, state: AdaptState, frames: Frame, index: Array,
-               valid: Array, fresh: Array, first_step: Array, final: Array, key: Array, steps: int,
-               per_step: bool) -> tuple[AdaptState, dict[str, Array]]:
-    """Visits a padded chunk of frames.
-
-    Donated: `state`.
-
-    Args:
-        problem: bound before compilation.
-        variables: source variables.
-        state: the carry of the visit before.
-        frames: arrays [chunk, …].
-        index: frame numbers in the video, int32 [chunk]; they choose the random numbers.
-        valid: bool [chunk]; False frames are padding and skipped.
-        fresh: bool [chunk]; start the frame from the source variables.
-        first_step: int32 scalar, number of the first step taken now.
-        final: bool scalar; predict the frames.
-        key: PRNG key of the video.
-        steps: static, gradient steps per frame.
-        per_step: static, predict after every step too.
-
-    Returns:
-        (carry, {'losses': [chunk, steps], 'applied': [chunk, steps],
-        'probability': [chunk, H, W] or [chunk, steps, H, W]}); zeros for padded and unpredicted frames.
-    """
-    source, frozen = fresh_state(problem, variables)
-
-    def predict(state: AdaptState, frame: Frame, context: Any) -> Array:
-        adapted = traverse_util.unflatten_dict({**frozen, **state.trainable})
-        return problem.predict(adapted, frame, context)
-
-    def visit_frame(state: AdaptState, item: tuple[Frame, Array, Array]) -> tuple[AdaptState, Any]:
-        frame, frame_index, start_fresh = item
-        state = _select(start_fresh, source, state)
-        frame_key = jax.random.fold_in(key, frame_index)
-        context = problem.context(variables, frame) if per_step else None
-
-        def step(state: AdaptState, number: Array) -> tuple[AdaptState, Any]:
-            state, (loss, applied) = adapt_step(problem, state, frozen, frame, number, frame_key)
-            return state, (loss, applied, predict(state, frame, context) if per_step else ())
-
-        losses, applied = jnp.zeros(0), jnp.zeros(0, bool)
-        if steps:
-            numbers = first_step + jnp.arange(steps, dtype=jnp.int32)
-            state, (losses, applied, probability) = lax.scan(step, state, numbers)
-        if not per_step:
-            def last(_: None) -> Array:
-                return predict(state, frame, problem.context(variables, frame))
-
-            shape = jax.eval_shape(last, None)
-            probability = lax.cond(final, last, lambda _: jnp.zeros(shape.shape, shape.dtype), None)
-        return state, {"losses": losses, "applied": applied, "probability": probability}
-
-    def visit(state: AdaptState, item: tuple[Frame, Array, Array, Array]) -> tuple[AdaptState, Any]:
-        frame, frame_index, is_valid, start_fresh = item
-        active = partial(visit_frame, item=(frame, frame_index, start_fresh))
-        _, shapes = jax.eval_shape(active, state)
-        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        return lax.cond(is_valid, active, lambda state: (state, nothing), state)
-
-    return lax.scan(visit, state, (frames, index, valid, fresh))
+    def __call__(self, visit: Visit, outputs: dict[str, Any]) -> Iterator[FrameResult]:
+        count, per_step = len(visit.indices), outputs["probability"].ndim == 4
+        outputs = jax.tree.map(lambda x: np.asarray(x)[:count],
+                               {name: x for name, x in outputs.items()
+                                if name != "probability" or visit.final or per_step})
+        after = visit.first_step + outputs["losses"].shape[1]
+        for i, index in enumerate(visit.indices):
+            losses, applied = self._known.setdefault(
+                int(index), (np.zeros(self._steps, np.float32), np.zeros(self._steps, bool)))
+            losses[visit.first_step : after] = outputs["losses"][i]
+            applied[visit.first_step : after] = outputs["applied"][i]
+        self._on_visited(count)
+        if "probability" not in outputs:
+            return
+        for i, index in enumerate(visit.indices):
+            losses, applied = self._known.pop(int(index)) if visit.final else self._known[int(index)]
+            predictions = outputs["probability"][i] if per_step else outputs["probability"][i, None]
+            report = jax.tree.map(lambda x, i=i: x[i].item(), outputs.get("report"))
+            for step, prediction in enumerate(predictions, after - len(predictions) + 1):
+                yield FrameResult(int(index), step, prediction, losses.copy(), applied.copy(), report)

@@ -8,16 +8,19 @@ A strategy is data. `schedule` turns it into visits; the engine executes visits 
     ltv             `steps` passes over the video, one step per frame and pass, all carried (TTT-LTV)
     grouped_mwi     frames i, i + groups, i + 2·groups, … form a video of their own, adapted by mwi
     grouped_ltv     the same, adapted by ltv
+    window          as mwi, but each step is on a frame drawn from the last `window` ones, this one among them
+                    (Wang et al., "Test-Time Training on Video Streams", 2023); `reset_every` frames the
+                    weights, the optimiser and the window start afresh
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from dattt_jax.errors import UserError
 
-STRATEGIES = ("base", "n", "mwi", "ltv", "grouped_mwi", "grouped_ltv")
+STRATEGIES = ("base", "n", "mwi", "ltv", "grouped_mwi", "grouped_ltv", "window")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +49,16 @@ class Strategy:
         passes: times the video (or group) is gone through.
         carry: weights and optimiser go on from frame to frame; otherwise each frame starts fresh.
         groups: interleaved groups, each adapted on its own from the source weights.
+        window: frames a step is drawn from, the visited one and those visited before it.
+        reset_every: frames after which everything starts from the source again; 0 for never.
     """
 
     steps_per_visit: int
     passes: int = 1
     carry: bool = True
     groups: int = 1
+    window: int = 1
+    reset_every: int = 0
 
     @property
     def steps(self) -> int:
@@ -69,20 +76,42 @@ class Strategy:
             members = np.arange(group, num_frames, self.groups)
             for pass_number in range(self.passes):
                 for start in range(0, len(members), chunk):
-                    indices = members[start : start + chunk]
-                    fresh = np.full(len(indices), not self.carry)
-                    fresh[0] |= pass_number == 0 and start == 0
-                    yield Visit(indices, fresh, pass_number * self.steps_per_visit,
-                                final=pass_number == self.passes - 1)
+                    yield self._visit(members[start : start + chunk], start, pass_number)
+
+    def stream(self, counts: Iterable[int]) -> Iterator[Visit]:
+        """Visits of a video of unknown length, of so many frames each, in order and once.
+
+        Raises:
+            ValueError: the strategy does not stream.
+        """
+        if not self.streams:
+            raise ValueError("this strategy goes through a video more than once")
+        start = 0
+        for count in counts:
+            yield self._visit(np.arange(start, start + count), start, 0)
+            start += count
+
+    def _visit(self, indices: np.ndarray, start: int, pass_number: int) -> Visit:
+        """The visit of members start, start + 1, … of a group."""
+        position = start + np.arange(len(indices))
+        fresh = np.full(len(indices), not self.carry)
+        if pass_number == 0:
+            fresh |= position == 0
+        if self.reset_every:
+            fresh |= position % self.reset_every == 0
+        return Visit(indices, fresh, pass_number * self.steps_per_visit, final=pass_number == self.passes - 1)
 
 
-def create_strategy(name: str, *, steps: int, groups: int, field: str = "config.ttt.strategy") -> Strategy:
+def create_strategy(name: str, *, steps: int, groups: int, window: int = 1, reset_every: int = 0,
+                    field: str = "config.ttt.strategy") -> Strategy:
     """The strategy of that name.
 
     Args:
         name: one of `STRATEGIES`.
         steps: gradient steps per frame; for ltv, passes over the video.
         groups: interleaved groups of the grouped strategies.
+        window: frames of the strategy window; with 1 it is mwi.
+        reset_every: frames after which the strategy window starts afresh; 0 for never.
         field: where the name comes from, for the error.
 
     Raises:
@@ -92,8 +121,13 @@ def create_strategy(name: str, *, steps: int, groups: int, field: str = "config.
         raise UserError(f"{field}: {name!r} is not one of {', '.join(STRATEGIES)}")
     if steps < 1 or groups < 1:
         raise UserError(f"config.ttt.steps ({steps}) and config.ttt.groups ({groups}) must be at least 1")
+    if window < 1 or reset_every < 0:
+        raise UserError(f"config.ttt.window ({window}) must be at least 1 and config.ttt.reset_every "
+                        f"({reset_every}) at least 0")
     if name == "base":
         return Strategy(steps_per_visit=0)
+    if name == "window":
+        return Strategy(steps_per_visit=steps, window=window, reset_every=reset_every)
     groups = groups if name.startswith("grouped_") else 1
     if name.endswith("ltv"):
         return Strategy(steps_per_visit=1, passes=steps, groups=groups)

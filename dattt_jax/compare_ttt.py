@@ -1,0 +1,199 @@
+"""`--mode=compare`: objectives × strategies beside each other, the paper's Table 4 in one command.
+
+Trains a small network per kind that the objectives need, adapts each to the same videos under the same seeds,
+and prints the unadapted scores with the change that adaptation brings.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from dattt_jax.errors import UserError
+from dattt_jax.estimators import flow_method
+from dattt_jax.eval_data import data_name, eval_entries
+from dattt_jax.eval_results import collect
+from dattt_jax.eval_robustness import parse_sweep
+from dattt_jax.eval_run import VideoRunner
+from dattt_jax.inference import load_network
+from dattt_jax.metrics.protocols import get_protocol
+from dattt_jax.progress import Progress
+from dattt_jax.train import train
+from dattt_jax.ttt import create_strategy
+from dattt_jax.ttt.engine import Engine
+from input_pipeline.writers import write_bytes, write_json
+
+# Network -> how `config.model` differs: the paper's, its Baseline row, and one per auxiliary task.
+NETWORKS = {
+    "depth": {},
+    "baseline": {"depth": False},
+    "rotation": {"depth": False, "heads": ("rotation",)},
+    "mae": {"depth": False, "heads": ("reconstruction",)},
+}
+_BASE = "base"
+_SYNTHETIC = ("none", "appearance")  # clips like those of training, and of another appearance
+_DONE = "trained.json"
+_FIELDS = ("data", "synthetic", "flow", "ttt", "eval", "compare", "train", "input_size", "model")
+
+Result = dict[str, Any]
+
+
+def compare(config: ConfigDict, workdir: str | Path) -> list[Result]:
+    """Trains what is missing, evaluates what is missing, prints and writes the table.
+
+    Writes under `workdir`: networks/<network>/ (as `--mode=train`), runs/<shift>/<objective>/<seed>/ (masks
+    and scores of each video), table.json and table.txt. Run again with the same settings, it goes on.
+
+    Args:
+        config: see `configs/compare_ttt.py`.
+        workdir: the folder.
+
+    Returns:
+        Lines of the table: 'shift', 'network', 'objective', 'strategy', and per measure 'J' and 'F' the means
+        and standard deviations over the seeds in percent: 'base', 'base_std', 'change', 'change_std'.
+
+    Raises:
+        UserError: a field is wrong, or training or evaluation cannot go on.
+    """
+    workdir, settings = Path(workdir), config.compare
+    _check(settings)
+    _claim(config, workdir)
+    networks = dict.fromkeys(line[0] for line in settings.objectives)
+    for name in networks:
+        _train(config, workdir, name)
+    shifts = [*settings.shifts, *([] if config.data.dataset == "synthetic" else [data_name(config)])]
+    names = (_BASE, *settings.strategies)
+    total = len(settings.objectives) * len(shifts) * len(settings.seeds)
+    found = {}
+    with Progress("compare", total, unit="evaluation") as progress:
+        for network, objective, rate in settings.objectives:
+            engine, variables = _engine(config, workdir, network, objective, rate)
+            for shift in shifts:
+                for seed in settings.seeds:
+                    found[shift, network, objective, seed] = _evaluate(
+                        config, workdir / "runs" / _folder(shift, network, objective) / str(seed), names,
+                        engine, variables, shift, seed)
+                    progress.update(1)
+    table = [line for shift in shifts for line in _lines(settings, found, shift)]
+    write_json(workdir / "table.json", table)
+    text = format_table(table)
+    write_bytes(workdir / "table.txt", (text + "\n").encode())
+    print(text)
+    return table
+
+
+def _check(settings: ConfigDict) -> None:
+    for network, _, _ in settings.objectives:
+        if network not in NETWORKS:
+            raise UserError(f"config.compare.objectives: network {network!r} is not one of "
+                            f"{', '.join(NETWORKS)}")
+    if not (settings.objectives and settings.strategies and settings.seeds):
+        raise UserError("config.compare.objectives, strategies and seeds must each name at least one")
+    if _BASE in settings.strategies:
+        raise UserError("config.compare.strategies: base is always there, leave it out")
+    for shift in settings.shifts:
+        if shift not in _SYNTHETIC and len(parse_sweep((shift,))) != 1:
+            raise UserError(f"config.compare.shifts: {shift!r} has several levels: give one, as in {shift}:2")
+
+
+def _claim(config: ConfigDict, workdir: Path) -> None:
+    """Refuses a folder that holds results of other settings."""
+    path = workdir / "settings.json"
+    wanted = json.loads(json.dumps({name: config.to_dict()[name] for name in _FIELDS}))
+    if path.exists():
+        stored = json.loads(path.read_text())
+        different = [name for name in wanted if stored.get(name) != wanted[name]]
+        if different:
+            raise UserError(f"--workdir={workdir} holds a comparison with another config.{different[0]}: "
+                            "give another folder")
+    write_json(path, wanted)
+
+
+def _network_config(config: ConfigDict, workdir: Path, network: str) -> ConfigDict:
+    config = config.copy_and_resolve_references()
+    config.model.update(NETWORKS[network])
+    config.init = str(workdir / "networks" / network)
+    return config
+
+
+def _train(config: ConfigDict, workdir: Path, network: str) -> None:
+    own = _network_config(config, workdir, network)
+    folder = Path(own.init)
+    own.init, own.data.dataset = "", "synthetic"
+    if (folder / _DONE).exists():
+        return
+    logging.info("training the network %s", network)
+    state = train(own, folder)
+    if config.train.steps and int(state.step) < config.train.steps:
+        raise UserError(f"training of {network} was stopped: run the same command again to go on")
+    write_json(folder / _DONE, {"step": int(state.step)})
+
+
+def _engine(config: ConfigDict, workdir: Path, network: str, objective: str, rate: float
+            ) -> tuple[Engine, Any]:
+    own = _network_config(config, workdir, network)
+    own.ttt.objective, own.ttt.learning_rate = objective, rate
+    loaded = load_network(own)
+    return loaded.engine(own.ttt, adapts=True), loaded.variables
+
+
+def _evaluate(config: ConfigDict, folder: Path, names: Sequence[str], engine: Engine, variables: Any,
+              shift: str, seed: int) -> dict[str, Any]:
+    """Scores {strategy: summary} of the clips of a seed, or of the data set, under a shift."""
+    own = config.copy_and_resolve_references()
+    corruption = None
+    if shift != data_name(config):
+        own.data.dataset, own.eval.shifted = "synthetic", shift == "appearance"
+        own.eval.seed = config.eval.seed + seed
+        if shift not in _SYNTHETIC:
+            [corruption] = parse_sweep((shift,))
+    ttt = config.ttt
+    strategies = {name: create_strategy(name, steps=ttt.steps, groups=ttt.groups, window=ttt.window,
+                                        reset_every=ttt.reset_every, field="config.compare.strategies")
+                  for name in names}
+    runner = VideoRunner(folder, strategies, engine, get_protocol(own.eval.protocol), flow_method(own),
+                         own.flow.last_frame, own.eval.frames == "annotated", False, False, False, seed)
+    entries = eval_entries(own, corruption)
+    for entry in entries:
+        runner.run(entry, variables, lambda count: None)
+    return collect(runner, [entry.name for entry in entries], ())["strategies"]
+
+
+def _folder(shift: str, network: str, objective: str) -> Path:
+    method = objective.replace(" ", "").replace("*", "x")
+    return Path(Path(shift).name.replace(":", "_")) / f"{network}-{method}"
+
+
+def _lines(settings: ConfigDict, found: dict[tuple, dict[str, Any]], shift: str) -> Iterator[Result]:
+    for network, objective, _ in settings.objectives:
+        runs = [found[shift, network, objective, seed] for seed in settings.seeds]
+        for strategy in settings.strategies:
+            line: Result = {"shift": shift, "network": network, "objective": objective, "strategy": strategy}
+            for measure in ("J", "F"):
+                base = 100 * np.array([run[_BASE][measure]["mean"] for run in runs])
+                change = 100 * np.array([run[strategy][measure]["mean"] for run in runs]) - base
+                line[measure] = {"base": base.mean(), "base_std": _deviation(base),
+                                 "change": change.mean(), "change_std": _deviation(change)}
+            yield jax.tree.map(lambda x: round(x, 3) if isinstance(x, float) else x, line)
+
+
+def _deviation(values: np.ndarray) -> float:
+    """Sample standard deviation over seeds; 0 for one."""
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+
+
+def format_table(table: Sequence[Result]) -> str:
+    """The table in percent, `base` and change as mean ± standard deviation over the seeds."""
+    body = [["shift", "network", "objective", "strategy", "J base", "J change", "F base", "F change"]]
+    for line in table:
+        scores = [f"{line[m][v]:{sign}.2f} ± {line[m][f'{v}_std']:.2f}"
+                  for m in ("J", "F") for v, sign in (("base", ""), ("change", "+"))]
+        body.append([line["shift"], line["network"], line["objective"], line["strategy"], *scores])
+    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+                     for cells in body)

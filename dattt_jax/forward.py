@@ -1,0 +1,70 @@
+"""DATTT's forward passes as plain functions: uint8 frames in, features, probabilities and depth out."""
+
+import jax
+import jax.numpy as jnp
+
+from dattt_jax.image_ops import normalize, resize_bilinear
+from dattt_jax.models import DATTT
+from dattt_jax.models.dattt import Features
+from dattt_jax.models.encode import encode, images_per_call
+from dattt_jax.variables import Variables
+
+Array = jax.Array
+Size = tuple[int, int]
+
+
+def prepare(image: Array, input_size: Size) -> Array:
+    """Network input from frames or flow renderings: uint8 [B, H, W, 3] -> normalised float32 [B, h, w, 3].
+
+    Bilinear without antialiasing, as in the authors' evaluation and TTT (not their training).
+    """
+    return normalize(resize_bilinear(image.astype(jnp.float32), input_size))
+
+
+def encode_flow(model: DATTT, variables: Variables, flow: Array, input_size: Size) -> Features:
+    """Flow features of renderings uint8 [B, H, W, 3], in evaluation mode."""
+    return model.apply(variables, prepare(flow, input_size), method=model.encode_flow)
+
+
+def predict_probability(model: DATTT, variables: Variables, image: Array, flow_features: Features,
+                        input_size: Size) -> Array:
+    """Probability of the primary moving object at the frames' own size, in evaluation mode.
+
+    Args:
+        model: the network.
+        variables: its variables.
+        image: frames uint8 [B, H, W, 3].
+        flow_features: what `encode_flow` gave for the same frames.
+        input_size: (height, width) the network sees.
+
+    Returns:
+        float32 [B, H, W]: the logits resized bilinearly to the frames' size, then the sigmoid.
+    """
+    image_features = model.apply(variables, prepare(image, input_size), method=model.encode_image)
+    logits = model.apply(variables, image_features, flow_features, method=model.mask_logits)
+    return jax.nn.sigmoid(resize_bilinear(logits, image.shape[1:3])[..., 0])
+
+
+def depth_of_views(model: DATTT, variables: Variables, views: Array, key: Array) -> Array:
+    """Depth logits of both views in training mode, as the TTT loss needs them.
+
+    One encoding serves both views (drop-path draws are per image, so they stay independent); the decoder
+    runs per view, so that its BatchNorm normalises with each view's own batch, as the authors' two forward
+    passes do.
+
+    Args:
+        model: the network; it must have the depth decoder.
+        variables: its variables; the running statistics stay as they are.
+        views: normalised images [2, B, h, w, 3].
+        key: PRNG key of the drop-path coins.
+
+    Returns:
+        float32 [2, B, h/4, w/4, 1].
+    """
+    batch, height, width = views.shape[1:4]
+    features = encode(model, variables, views.reshape(-1, height, width, 3), method=model.encode_image,
+                      train=True, keys=jax.random.split(key, 2 * batch),
+                      at_once=images_per_call(height, width))
+    per_view = [tuple(f[i * batch : (i + 1) * batch] for f in features) for i in range(2)]
+    return jnp.stack([model.apply(variables, f, train=True, method=model.depth_logits)
+                      for f in per_view])

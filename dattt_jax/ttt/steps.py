@@ -1,0 +1,276 @@
+"""The traced part of test-time training: a gradient step, and a visit of a chunk of frames as one program."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct, traverse_util
+from jax import lax
+
+from dattt_jax.ttt.monitor import Policy, Report, measure
+from dattt_jax.ttt.objectives import Array, Frame, Objective, Path, Plain, Variables
+
+FlatVariables = dict[Path, Array]
+
+_VIEW_KEY = 2**32 - 1  # folded into a frame's key for the monitor's view; steps fold in their number
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is adapted, and how a frame is predicted. All functions are traced.
+
+    Attributes:
+        objective: the loss to minimise: an `Objective`, or anything with its `sample` and `loss`.
+        context: (variables, frame) -> what prediction needs of the frame and adaptation leaves as it is,
+            computed once per frame.
+        predict: (variables, frame, context) -> probability, float32 [H, W].
+        optimizer: the update rule; its state is part of the carry.
+        trainable: path of a variable, e.g. ('params', 'encoder_image', …) -> whether it is trained; None
+            leaves it to the objective.
+        view: (frame, key) -> the frame as another camera might have seen it, every pixel in its place; needed
+            by policies other than `off`.
+    """
+
+    objective: Objective
+    context: Callable[[Variables, Frame], Any]
+    predict: Callable[[Variables, Frame, Any], Array]
+    optimizer: optax.GradientTransformation
+    trainable: Callable[[Path], bool] | None = None
+    view: Callable[[Frame, Array], Frame] | None = None
+
+    def __post_init__(self) -> None:
+        """Makes an `Objective` of an object with two methods."""
+        if not isinstance(self.objective, Objective):
+            object.__setattr__(self, "objective", Plain(self.objective))
+
+    def moves(self, path: Path) -> bool:
+        """Whether gradient steps change the variable at `path`."""
+        return (self.trainable or self.objective.trainable)(path)
+
+
+@struct.dataclass
+class AdaptState:
+    """The carry.
+
+    Attributes:
+        trainable: trained variables by path.
+        opt_state: the optimiser's.
+        memory: the objective's.
+        window: the last frames and how many there are, where the strategy has a window; else ().
+        stopped: bool scalar under the policy stop_early; else ().
+    """
+
+    trainable: FlatVariables
+    opt_state: optax.OptState
+    memory: Any = ()
+    window: Any = ()
+    stopped: Any = ()
+
+
+def fresh_state(problem: Problem, variables: Variables, *, frame: Frame | None = None, window: int = 1,
+                stops: bool = False) -> tuple[AdaptState, FlatVariables]:
+    """What adaptation starts from.
+
+    Args:
+        problem: what is adapted.
+        variables: of the source.
+        frame: any frame, for its shapes; needed with a window.
+        window: frames a step is drawn from.
+        stops: the policy is stop_early.
+
+    Returns:
+        (source weights, an optimiser that has seen nothing, an empty memory and window; variables that are
+        not trained).
+    """
+    flat = traverse_util.flatten_dict(variables)
+    # Copies: the state is donated, the source is not.
+    trainable = {path: jnp.array(value) for path, value in flat.items() if problem.moves(path)}
+    frozen = {path: value for path, value in flat.items() if path not in trainable}
+    empty = ()
+    if window > 1:
+        empty = (jax.tree.map(lambda x: jnp.zeros((window, *x.shape), x.dtype), frame), jnp.int32(0))
+    state = AdaptState(trainable, problem.optimizer.init(trainable), problem.objective.memory(variables),
+                       empty, jnp.bool_(False) if stops else ())
+    return state, frozen
+
+
+def _select(condition: Array, new: AdaptState, old: AdaptState) -> AdaptState:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def adapt_step(problem: Problem, state: AdaptState, frozen: FlatVariables, frame: Frame, step: Array,
+               key: Array, observed: Frame | None = None) -> tuple[AdaptState, tuple[Array, Array]]:
+    """One gradient step on one frame.
+
+    Args:
+        problem: what is adapted.
+        state: the carry.
+        frozen: variables that are not trained.
+        frame: the frame to learn from.
+        step: int32 scalar, number of this step among the frame's.
+        key: PRNG key of the frame.
+        observed: the frame to be predicted, which the objective's memory takes in; None: the same frame.
+
+    Returns:
+        (new state, (loss, applied)). A loss of exactly 0 (the authors skip it) and a non-finite loss,
+        gradient or memory leave the state as it was, and `applied` is False. An objective that trains nothing
+        has loss 0 and is applied.
+    """
+    sample_key, loss_key = jax.random.split(jax.random.fold_in(key, step))
+    source = traverse_util.unflatten_dict({**frozen, **state.trainable})
+    memory = problem.objective.observe(state.memory, source, frame if observed is None else observed, step)
+    known = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(memory)]
+    if not state.trainable:
+        applied = jnp.all(jnp.stack([jnp.bool_(True), *known]))
+        return _select(applied, state.replace(memory=memory), state), (jnp.zeros(()), applied)
+    batch = problem.objective.sample(frame, step, sample_key)
+
+    def loss_fn(trainable: FlatVariables) -> Array:
+        variables = traverse_util.unflatten_dict({**frozen, **trainable})
+        return problem.objective.loss(variables, batch, loss_key)
+
+    loss, grads = jax.value_and_grad(loss_fn)(state.trainable)
+    updates, opt_state = problem.optimizer.update(grads, state.opt_state, state.trainable)
+    moved = state.replace(trainable=optax.apply_updates(state.trainable, updates), opt_state=opt_state,
+                          memory=memory)
+    applied = (loss != 0) & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+    for finite in known:
+        applied &= finite
+    return _select(applied, moved, state), (loss, applied)
+
+
+def run_visit(problem: Problem, *, variables: Variables, state: AdaptState, frames: Frame, index: Array,
+              valid: Array, fresh: Array, first_step: Array, final: Array, key: Array, steps: int,
+              per_step: bool, window: int, policy: Policy) -> tuple[AdaptState, dict[str, Any]]:
+    """Visits a padded chunk of frames.
+
+    Donated: `state`.
+
+    Args:
+        problem: bound before compilation.
+        variables: source variables.
+        state: the carry of the visit before.
+        frames: arrays [chunk, …].
+        index: frame numbers in the video, int32 [chunk]; they choose the random numbers.
+        valid: bool [chunk]; False frames are padding and skipped.
+        fresh: bool [chunk]; start the frame from the source variables.
+        first_step: int32 scalar, number of the first step taken now.
+        final: bool scalar; predict the frames.
+        key: PRNG key of the video.
+        steps: static, gradient steps per frame.
+        per_step: static, predict after every step too.
+        window: static, frames a step is drawn from.
+        policy: static; judges each frame after its steps.
+
+    Returns:
+        (carry, {'losses': [chunk, steps], 'applied': [chunk, steps],
+        'probability': [chunk, H, W] or [chunk, steps, H, W], and with a policy 'report': `Report` of
+        [chunk]}); zeros for padded and unpredicted frames.
+    """
+    source, frozen = fresh_state(problem, variables, frame=jax.tree.map(lambda x: x[0], frames),
+                                 window=window, stops=policy.name == "stop_early")
+
+    def predict(state: AdaptState, frame: Frame, context: Any) -> Array:
+        adapted = traverse_util.unflatten_dict({**frozen, **state.trainable})
+        if steps:  # the strategy base is the source as it is
+            adapted = problem.objective.ready(adapted, state.memory, frame)
+        return problem.predict(adapted, frame, context)
+
+    def visit_frame(state: AdaptState, item: tuple[Frame, Array, Array]) -> tuple[AdaptState, Any]:
+        frame, frame_index, start_fresh = item
+        state = _select(start_fresh, source, state)
+        frame_key = jax.random.fold_in(key, frame_index)
+        context = problem.context(variables, frame) if per_step or (policy.watches and steps) else None
+        if window > 1:
+            state = state.replace(window=_remember(state.window, frame))
+        before = state
+
+        def step(state: AdaptState, number: Array) -> tuple[AdaptState, Any]:
+            learnt = _draw(state.window, jax.random.fold_in(frame_key, number)) if window > 1 else frame
+            state, (loss, applied) = adapt_step(problem, state, frozen, learnt, number, frame_key, frame)
+            return state, (loss, applied, predict(state, frame, context) if per_step else ())
+
+        outputs = {"losses": jnp.zeros(0), "applied": jnp.zeros(0, bool)}
+        if steps:
+            take = partial(lax.scan, step, xs=first_step + jnp.arange(steps, dtype=jnp.int32))
+            if policy.name == "stop_early":
+                take = partial(_unless_stopped, take)
+            state, (outputs["losses"], outputs["applied"], probability) = take(state)
+        if steps and policy.watches:
+            state, probability, outputs["report"] = _judge(
+                problem, policy, predict, variables, source, before, state, frame, context,
+                jax.random.fold_in(frame_key, _VIEW_KEY))
+        elif not per_step:
+            def last(_: None) -> Array:
+                return predict(state, frame, problem.context(variables, frame))
+
+            shape = jax.eval_shape(last, None)
+            probability = lax.cond(final, last, lambda _: jnp.zeros(shape.shape, shape.dtype), None)
+        return state, outputs | {"probability": probability}
+
+    def visit(state: AdaptState, item: tuple[Frame, Array, Array, Array]) -> tuple[AdaptState, Any]:
+        frame, frame_index, is_valid, start_fresh = item
+        active = partial(visit_frame, item=(frame, frame_index, start_fresh))
+        _, shapes = jax.eval_shape(active, state)
+        return lax.cond(is_valid, active, lambda state: (state, _zeros(shapes)), state)
+
+    return lax.scan(visit, state, (frames, index, valid, fresh))
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+
+def _remember(window: tuple[Frame, Array], frame: Frame) -> tuple[Frame, Array]:
+    """The window with the frame at its end and without its oldest."""
+    frames, count = window
+    frames = jax.tree.map(lambda kept, new: jnp.concatenate([kept[1:], new[None]]), frames, frame)
+    return frames, jnp.minimum(count + 1, jax.tree.leaves(frames)[0].shape[0])
+
+
+def _draw(window: tuple[Frame, Array], step_key: Array) -> Frame:
+    """One of the frames in the window, each as likely."""
+    frames, count = window
+    last = jax.tree.leaves(frames)[0].shape[0] - 1
+    # The step's own keys are a split of `step_key`: this one must be another.
+    chosen = last - jax.random.randint(jax.random.fold_in(step_key, 1), (), 0, count)
+    return jax.tree.map(lambda x: x[chosen], frames)
+
+
+def _unless_stopped(take: Callable[[AdaptState], Any], state: AdaptState) -> Any:
+    _, shapes = jax.eval_shape(take, state)
+    return lax.cond(state.stopped, lambda state: (state, _zeros(shapes)), take, state)
+
+
+def _judge(problem: Problem, policy: Policy, predict: Callable[[AdaptState, Frame, Any], Array],
+           variables: Variables, source: AdaptState, before: AdaptState, state: AdaptState, frame: Frame,
+           context: Any, key: Array) -> tuple[AdaptState, Array, Report]:
+    """Measures a frame after its steps and does what the policy says.
+
+    Returns:
+        (state to go on from, probability to report, report).
+    """
+    if policy.name == "average":
+        w = policy.source_weight
+        state = state.replace(trainable={path: (1 - w) * value + w * source.trainable[path]
+                                         for path, value in state.trainable.items()})
+    view = problem.view(frame, key)
+    adapted = predict(state, frame, context), predict(state, view, context)
+    unadapted = problem.predict(variables, frame, context), problem.predict(variables, view, context)
+    report, bad = measure(adapted, unadapted, state.trainable, source.trainable, policy.margin)
+    if policy.name == "keep_better":
+        return state, jnp.where(bad, unadapted[0], adapted[0]), report.replace(kept=~bad)
+    if policy.name == "reset":
+        state = _select(bad, source, state)
+        return state, jnp.where(bad, unadapted[0], adapted[0]), report.replace(kept=~bad)
+    if policy.name == "stop_early":
+        stopped = state.stopped
+        bad &= ~stopped
+        state = _select(bad, before.replace(stopped=jnp.bool_(True)), state)
+        probability = lax.cond(bad, lambda: predict(state, frame, context), lambda: adapted[0])
+        return state, probability, report.replace(kept=~(bad | stopped), stopped=stopped)
+    return state, adapted[0], report

@@ -1,0 +1,128 @@
+"""DATTT as the objectives see it: what an objective may ask of the network, and the problem around it."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+
+from dattt_jax import pretext
+from dattt_jax.augment import apply_photometric, draw_photometric, ttt_views
+from dattt_jax.errors import UserError
+from dattt_jax.forward import depth_of_views, encode_flow, predict_probability, prepare
+from dattt_jax.image_ops import normalize
+from dattt_jax.models import DATTT
+from dattt_jax.models.dattt import Features
+from dattt_jax.models.layers import BatchNorm
+from dattt_jax.ttt.objectives import Array, Frame, Objective, Path, Variables
+from dattt_jax.ttt.steps import Problem
+
+Size = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A network, and frames {'image': uint8 [H, W, 3], 'flow': uint8 [H, W, 3]}. All methods are traced.
+
+    Attributes:
+        model: the network.
+        input_size: (height, width) of crops and of the network's input.
+        batch_size: crops per step.
+        bn_prior: N of BN adaptation.
+    """
+
+    model: DATTT
+    input_size: Size
+    batch_size: int
+    bn_prior: float = 16.0
+
+    def views(self, key: Array, image: Array) -> Array:
+        """Two photometric views of the same crops, normalised: [2, B, h, w, 3]."""
+        return normalize(ttt_views(key, image, self.batch_size, self.input_size))
+
+    def crops(self, key: Array, image: Array) -> Array:
+        """One view of B crops: [B, h, w, 3]."""
+        return self.views(key, image)[0]
+
+    def depth_logits(self, variables: Variables, views: Array, key: Array) -> Array:
+        """Depth logits of both views in training mode, see `forward.depth_of_views`."""
+        return depth_of_views(self.model, variables, views, key)
+
+    def rotation_logits(self, variables: Variables, images: Array) -> Array:
+        """Logits [B, 4] of normalised images [B, s, s, 3], in evaluation mode."""
+        return pretext.rotation_logits(self.model, variables, images)
+
+    def reconstruct(self, variables: Variables, images: Array) -> Array:
+        """Pixels [B, h, w, 3] of images with hidden parts, in evaluation mode."""
+        return pretext.reconstruct(self.model, variables, images)
+
+    def train_mode_mask_logits(self, variables: Variables, frame: Frame) -> Array:
+        """Mask logits [1, h/4, w/4, 1] of the plain frame, BatchNorm with its own statistics."""
+        return self.model.apply(variables, *self._features(variables, frame), train=True,
+                                method=self.model.mask_logits)
+
+    def statistics(self, variables: Variables, frame: Frame) -> dict[Path, Array]:
+        """Mean and unbiased variance of the plain frame at the BatchNorm layer of the mask decoder."""
+        features = self._features(variables, frame)
+        # Running statistics that start at zero hold (1 - momentum) · the frame's after one update.
+        zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+        _, updated = self.model.apply({**variables, "batch_stats": zeros}, *features, train=True,
+                                      method=self.model.mask_logits, mutable=["batch_stats"])
+        return {path: value / (1 - BatchNorm.momentum)
+                for path, value in traverse_util.flatten_dict(dict(updated)).items()
+                if self.is_mask_statistic(path)}
+
+    def biased_statistics(self, variables: Variables, frame: Frame) -> dict[Path, Array]:
+        """The same with the biased variance, by which a layer in training mode normalises."""
+        biased = (self.positions - 1) / self.positions
+        return {path: value * biased if path[-1] == "var" else value
+                for path, value in self.statistics(variables, frame).items()}
+
+    @property
+    def positions(self) -> int:
+        """Values per channel that a frame has at the BatchNorm layers: positions at stride 4."""
+        return -(-self.input_size[0] // 4) * -(-self.input_size[1] // 4)
+
+    def is_mask_statistic(self, path: Path) -> bool:
+        """Statistics that the mask depends on; the depth decoder's are never read by it."""
+        return path[0] == "batch_stats" and "depth_head" not in path
+
+    def _features(self, variables: Variables, frame: Frame) -> tuple[Features, Features]:
+        image = self.model.apply(variables, prepare(frame["image"][None], self.input_size),
+                                 method=self.model.encode_image)
+        return image, encode_flow(self.model, variables, frame["flow"][None], self.input_size)
+
+    def problem(self, objective: Objective, learning_rate: float,
+                trainable: Callable[[Path], bool] | None = None) -> Problem:
+        """Adapting this network with Adam without weight decay; `trainable` as of `Problem`."""
+        def context(variables: Variables, frame: Frame) -> Features:
+            return encode_flow(self.model, variables, frame["flow"][None], self.input_size)
+
+        def predict(variables: Variables, frame: Frame, flow_features: Features) -> Array:
+            return predict_probability(self.model, variables, frame["image"][None], flow_features,
+                                       self.input_size)[0]
+
+        def view(frame: Frame, key: Array) -> Frame:
+            image = frame["image"][None]
+            return frame | {"image": apply_photometric(image, draw_photometric(key, 1, hue=False))[0]}
+
+        return Problem(objective=objective, context=context, predict=predict,
+                       optimizer=optax.adam(learning_rate), trainable=trainable, view=view)
+
+    def check_heads(self, objective: Objective, name: str) -> None:
+        """Raises a UserError where the objective needs a part that the network has not.
+
+        Args:
+            objective: what will be minimised.
+            name: `config.ttt.objective`, for the error.
+        """
+        if "depth" in objective.heads and not self.model.depth:
+            raise UserError(f"test-time training with config.ttt.objective={name!r} needs the depth decoder, "
+                            "which this network has not (config.model.depth=False): use another objective or "
+                            "the strategy base")
+        for head in objective.heads:
+            if head != "depth" and head not in self.model.heads:
+                raise UserError(f"config.ttt.objective={name!r} needs the head {head!r}, which this network "
+                                f"has not: train one with --config.model.heads=\"('{head}',)\"")

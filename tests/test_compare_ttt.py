@@ -1,0 +1,92 @@
+"""`--mode=compare`: the table, and a comparison of a tiny trained network to the last line."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+from configs import compare_ttt
+from dattt_jax.checkpoints import save_variables
+from dattt_jax.compare_ttt import NETWORKS, compare, format_table
+from dattt_jax.errors import UserError
+from dattt_jax.models import mit
+from dattt_jax.ttt import STRATEGIES, create_objective
+from dattt_jax.ttt.task import Task
+
+
+def tiny_config():
+    config, small = compare_ttt.get_config(), tiny.tiny_config()
+    config.input_size, config.model.decoder_features = small.input_size, small.model.decoder_features
+    config.train.update({"steps": 1, "batch_size": 4, "synthetic_samples": 4, "save_steps": 1})
+    config.synthetic.update({"size": (40, 48), "num_frames": 2})
+    config.ttt.steps, config.eval.clips = 1, 1
+    config.compare.update({"objectives": (("baseline", "bn", 1e-4),), "strategies": ("mwi",),
+                           "shifts": ("appearance", "gaussian_noise:3"), "seeds": (0, 1)})
+    return config
+
+
+def test_every_line_of_the_config_is_possible():
+    config = compare_ttt.get_config()
+    for network, objective, rate in config.compare.objectives:
+        assert rate > 0
+        fields = {"depth": True, "heads": ()} | NETWORKS[network]
+        model = type("Model", (), fields)
+        task = Task(model, (128, 128), 4)
+        task.check_heads(create_objective(objective, task), objective)
+    assert set(config.compare.strategies) < set(STRATEGIES)
+
+
+def test_the_table():
+    scores = {"base": 50.0, "base_std": 1.25, "change": -0.5, "change_std": 0.0}
+    line = {"shift": "none", "network": "depth", "objective": "depth", "strategy": "mwi",
+            "J": scores, "F": scores | {"change": 2.0}}
+    assert format_table([line]).splitlines() == [
+        "shift  network  objective  strategy  J base        J change      F base        F change",
+        "none   depth    depth      mwi       50.00 ± 1.25  -0.50 ± 0.00  50.00 ± 1.25  +2.00 ± 0.00"]
+
+
+def test_a_comparison_to_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+    config = tiny_config()
+    # As training leaves it; compiling a training step would take longer than all the rest.
+    model = config.model.copy_and_resolve_references()
+    model.update(NETWORKS["baseline"])
+    save_variables(tmp_path / "networks" / "baseline", tiny.filled(model), model)
+    (tmp_path / "networks" / "baseline" / "trained.json").write_text('{"step": 1}')
+    table = compare(config, tmp_path)
+    assert [line["shift"] for line in table] == ["appearance", "gaussian_noise:3"]
+    assert json.loads((tmp_path / "table.json").read_text()) == table
+    assert (tmp_path / "table.txt").read_text() == capsys.readouterr().out[-len(format_table(table)) - 1 :]
+    # Mean and deviation are over the seeds, from the records of the videos.
+    changes = []
+    for seed in "01":
+        folder = tmp_path / "runs" / "appearance" / "baseline-bn" / seed / "videos"
+        means = {}
+        for strategy in ("base", "mwi"):
+            [record] = [json.loads(path.read_text()) for path in (folder / strategy).iterdir()]
+            means[strategy] = 100 * np.mean([frame["F"] for frame in record["frames"].values()])
+        changes.append(means["mwi"] - means["base"])
+    np.testing.assert_allclose([table[0]["F"][name] for name in ("change", "change_std")],
+                               [np.mean(changes), np.std(changes, ddof=1)], atol=1e-3)
+    # Run again, nothing is trained or evaluated again.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json") if path.parent != tmp_path}
+    assert compare(config, tmp_path) == table
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    config.ttt.steps = 2
+    with pytest.raises(UserError, match=r"holds a comparison with another config\.ttt"):
+        compare(config, tmp_path)
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"objectives": (("deep", "depth", 1e-4),)}, r"network 'deep' is not one of depth, baseline"),
+    ({"strategies": ("base", "mwi")}, r"base is always there"),
+    ({"seeds": ()}, r"must each name at least one"),
+    ({"shifts": ("gaussian_noise",)}, r"'gaussian_noise' has several levels: give one, as in gaussian_"),
+    ({"shifts": ("fog_of_war",)}, r"fog_of_war"),
+])
+def test_wrong_comparisons_are_told(tmp_path, fields, message):
+    config = tiny_config()
+    config.compare.update(fields)
+    with pytest.raises(UserError, match=message):
+        compare(config, tmp_path)
