@@ -267,7 +267,7 @@ class _Loop:
                     unsettled = None
                     self._save(state, data, validate=True)
                 progress.update(note=self.log.note)
-            self._settle(unsettled)
+            self._settle(unsettled, last=True)
             if step == total_steps:
                 self.log.finish()
             self._save(state, data, validate=step == total_steps)
@@ -302,7 +302,7 @@ class _Loop:
                                 self.validation.flow_threshold())
         self.store.save(0, state.variables, state.optimizer, data, scores)
 
-    def _settle(self, unsettled: _Unsettled | None) -> None:
+    def _settle(self, unsettled: _Unsettled | None, *, last: bool = False) -> None:
         """Waits for a step's numbers, checks that they are finite, and logs them."""
         if unsettled is None:
             return
@@ -316,4 +316,4 @@ class _Loop:
             raise UserError(f"training diverged: loss {values['loss']}, gradient norm "
                             f"{values['grad_norm']} at step {step} (samples {names}); {saved}; lower "
                             "config.train.learning_rate (in a new --workdir, with config.init)")
-        self.log.add(step, values, unsettled.data_wait_s)
+        self.log.add(step, values, unsettled.data_wait_s, last=last)

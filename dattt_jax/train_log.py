@@ -79,8 +79,10 @@ class TrainLog:
             writer = importlib.import_module("tensorboardX").SummaryWriter
             self._tensorboard = writer(str(self._path.with_name("tensorboard")), purge_step=step + 1)
 
-    def add(self, step: int, metrics: dict[str, float], data_wait_s: float) -> None:
+    def add(self, step: int, metrics: dict[str, float], data_wait_s: float, *, last: bool = False) -> None:
         """Takes the numbers of one step, in order; `step` counts it as done.
+
+        The last step of a run comes right after the one before it, so that its line has no speed.
 
         Raises:
             UserError: the disk is full.
@@ -88,9 +90,11 @@ class TrainLog:
         self.note = f"loss {metrics['loss']:.4f}"
         self._window.append(metrics | {"data_wait_s": data_wait_s})
         self._step = step
+        if last:
+            self._clock = None
         if step % self._log_steps == 0:
             self._write_window()
-        elif self._clock is None:
+        elif self._clock is None and not last:
             self._window, self._clock = [], time.perf_counter()
 
     def finish(self) -> None:

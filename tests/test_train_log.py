@@ -39,10 +39,11 @@ def test_log_holds_means_and_forgets_what_is_done_again(tmp_path):
 def test_the_last_steps_have_a_line_too(tmp_path):
     log = make_log(tmp_path, 0)
     for step, loss in enumerate((9.0, 2.0, 3.0), 1):
-        log.add(step, {"loss": loss, "bce": loss, "grad_norm": 1.0}, 0.0)
+        log.add(step, {"loss": loss, "bce": loss, "grad_norm": 1.0}, 0.0, last=step == 3)
     log.finish()
     log.finish()
     assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(2, 2.0), (3, 3.0)]
+    assert ["step_s" in line for line in lines(tmp_path)] == [True, False]
 
 
 def test_a_process_that_does_not_write_leaves_no_file(tmp_path):

@@ -84,7 +84,7 @@ def main():
     report = {"size": options.size, "batch": options.batch,
               "samples_per_s": {name: {threads: round(rate, 1) for threads, rate in row.items()}
                                 for name, row in rates.items()},
-              "cores": os.cpu_count(), "python": platform.python_version()}
+              "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
     if options.step_s:
         report["step_consumes_samples_per_s"] = round(options.batch / options.step_s, 2)
     print(json.dumps(report, indent=1))
