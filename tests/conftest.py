@@ -1,5 +1,8 @@
 """Four CPU devices, parsed absl flags and the parity table, for every test and worker of pytest-xdist."""
 
+import contextlib
+import ctypes
+import gc
 import os
 import sys
 import tempfile
@@ -22,6 +25,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 # Grain reads absl flags when it starts workers; under pytest nobody parses them.
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_forgotten():
+    """Compiled programs of a file of tests are dropped after it: all together they take 10 GiB."""
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def pytest_sessionfinish(session):
