@@ -121,7 +121,7 @@ def test_a_finished_sweep_goes_on_with_what_is_missing(swept):
     other = config.copy_and_resolve_references()
     other.eval.temporally_consistent = True
     with pytest.raises(UserError, match=r"gaussian_noise_3 holds results of other settings "
-                                        r"\(config\.eval\.temporally_consistent was False\)"):
+                                        r"\(config\.eval\.temporally_consistent was False, now True\)"):
         tiny_evaluate(other, workdir)
 
 
