@@ -141,10 +141,44 @@ def test_flow_of_bending_bodies_is_exact(kind):
 
 
 def test_only_the_object_moves_before_a_still_camera():
-    config = SyntheticConfig(**TINY, **STILL_CAMERA, num_distractors=(3, 3))
+    config = SyntheticConfig(**TINY, **STILL_CAMERA, num_distractors=(3, 3), mover_probability=0.0,
+                             drift_probability=0.0)
     for index in range(8):
         clip = generate_clip(config, 0, index)
         np.testing.assert_allclose(clip.flow[clip.mask == 0], 0, atol=1e-4)
+
+
+def test_moving_distractors_move_and_are_not_in_the_mask():
+    config = SyntheticConfig(**TINY, **STILL_CAMERA, mover_probability=1.0, drift_probability=0.0)
+    moving = 0
+    for index in range(8):
+        actors = build_scene(config, np.random.default_rng(index)).actors
+        primary = [actor.primary for actor in actors]
+        assert primary == sorted(primary, reverse=True) and primary[0] and not primary[-1]
+        clip = generate_clip(config, 0, index)
+        moving += (np.abs(clip.flow[clip.mask == 0]) > 0.1).any()
+    assert moving >= 5
+
+
+def test_a_drifting_wall_flows_by_its_speed_and_stays_a_wall():
+    scene, _ = pan_scene((0, 0))
+    wall = dataclasses.replace(scene.backdrops[0], drift=3 * 2.0 / 40.0)  # 3 pixels at its depth
+    drawn = render(dataclasses.replace(scene, backdrops=[wall]), 2.0, next_time=3.0)
+    np.testing.assert_allclose(drawn.flow, np.broadcast_to([3.0, 0.0], drawn.flow.shape), atol=1e-5)
+    np.testing.assert_allclose(drawn.inverse_depth, 0.5)
+    still = render(scene, 2.0).image
+    np.testing.assert_array_equal(drawn.image[:, 6:], still[:, :-6])  # two frames' way
+
+
+def test_smaller_samples_are_the_frames_reduced():
+    config = SyntheticConfig(**TINY)
+    whole = SyntheticTrainSource(config, 4, 3, "dis")[1]
+    half = SyntheticTrainSource(config, 4, 3, "dis", size=(24, 32))[1]
+    for name in ("image", "flow", "depth"):  # bilinear at half the size: the mean of four pixels
+        quarters = whole[name].reshape(24, 2, 32, 2, -1).mean((1, 3))
+        np.testing.assert_allclose(half[name], quarters, atol=0.51 if name != "depth" else 1e-6)
+    assert half["mask"].shape == (24, 32, 1) and set(np.unique(half["mask"])) <= {0, 1}
+    assert half["mask"].mean() == pytest.approx(whole["mask"].mean(), abs=0.03)
 
 
 def test_motion_blur_keeps_the_labels_of_the_middle_instant():

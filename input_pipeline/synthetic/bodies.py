@@ -352,6 +352,22 @@ def _box(rng: np.random.Generator) -> Body:
     return Body(b.parts, True, False)
 
 
+def _plant(rng: np.random.Generator) -> Body:
+    """A tuft of blades or twigs that sway about their feet: grass, reeds, a bush in the wind."""
+    b, u = _Builder(), rng.uniform
+    width, leaves, phase = u(0.1, 0.6), rng.random() < 0.5, u(0, 1)
+    for _ in range(rng.integers(4, 12)):
+        x, length = u(-width, width), u(0.4, 1.1)
+        blade = b.add(outlines.limb(length, u(0.02, 0.09), 0.015), -1, complex(x, 0),
+                      angle=-np.pi / 2 + 0.6 * x + u(-0.2, 0.2), swing=u(0.03, 0.25),
+                      phase=phase + 0.3 * x + u(-0.1, 0.1), layer=int(rng.integers(6)), shade=u(0.7, 1.1))
+        if leaves:
+            b.add(outlines.blob(rng, u(0.08, 0.25), u(0.05, 0.15), 0.15), blade,
+                  complex(u(0.5, 1) * length, 0), angle=u(-0.8, 0.8), swing=u(0, 0.3),
+                  phase=phase + u(-0.2, 0.2), layer=int(rng.integers(6)), shade=u(0.7, 1.1), material=1)
+    return Body(b.parts, True, False)
+
+
 _PLANS: dict[str, Callable[[np.random.Generator], Body]] = {
     "quadruped": _quadruped, "person": _person, "two_wheeler": _two_wheeler, "car": _car,
     "bird": _bird, "wader": _wader, "fish": _fish, "snake": _snake, "boat": _boat,
@@ -360,13 +376,15 @@ _PLANS: dict[str, Callable[[np.random.Generator], Body]] = {
 _STATIC_PLANS: dict[str, Callable[[np.random.Generator], Body]] = {
     "tree": _tree, "pole": _pole, "rock": _rock, "box": _box,
 }
+_SWAYING_PLANS: dict[str, Callable[[np.random.Generator], Body]] = {"plant": _plant}
 OBJECT_KINDS = tuple(_PLANS)
 DISTRACTOR_KINDS = tuple(_STATIC_PLANS)
+SWAYING_KINDS = tuple(_SWAYING_PLANS)
 
 
 def create_body(kind: str, rng: np.random.Generator) -> Body:
-    """Returns a body of `kind` (one of OBJECT_KINDS or DISTRACTOR_KINDS) of random proportions."""
-    return (_PLANS | _STATIC_PLANS)[kind](rng)
+    """Returns a body of `kind` (of OBJECT_KINDS, DISTRACTOR_KINDS or SWAYING_KINDS) of random proportions."""
+    return (_PLANS | _STATIC_PLANS | _SWAYING_PLANS)[kind](rng)
 
 
 def pose_body(body: Body, cycles: float, travel: float,

@@ -6,7 +6,7 @@ import functools
 import cv2
 import numpy as np
 
-from input_pipeline.synthetic.bodies import Body, create_body
+from input_pipeline.synthetic.bodies import SWAYING_KINDS, Body, create_body
 from input_pipeline.synthetic.camera import Camera
 from input_pipeline.synthetic.config import Range, SyntheticConfig
 from input_pipeline.synthetic.scene import Actor, Backdrop, Scene, Still, blurred_texture
@@ -89,10 +89,11 @@ def build_scene(config: SyntheticConfig, rng: np.random.Generator) -> Scene:
     hedges = [_hedge(stage)] if rng.random() < config.midground_probability else []
     actors = []
     for figure in figures:
-        actors.append(_actor(stage, figure, first=not actors))
+        depth = rng.uniform(0.8, max(min(1.4, 0.95 * stage.wall_depth), 0.85)) if actors else 1.0
+        actors.append(_actor(stage, figure, depth=depth))
     camera = _camera(stage, actors[0])
     stills = _stills(stage, camera, actors)
-    return Scene((height, width), camera, backdrops, hedges, stills, actors)
+    return Scene((height, width), camera, backdrops, hedges, stills, actors + _movers(stage, figures[0]))
 
 
 def _draw_figure(config: SyntheticConfig, rng: np.random.Generator) -> _Figure:
@@ -143,13 +144,16 @@ def _backdrops(stage: _Stage) -> list[Backdrop]:
         low = 0.05 * stage.size[0]
         high = stage.size[0] * 0.5 if stage.ground is None else max(stage.centre[1], 2 * low)
         skyline = _skyline(stage, rng.uniform(low, high), depth)
+    # A skyline is part of its wall: such a wall stays.
+    drift = _drift(stage) if stage.ground is not None or skyline is None else 0.0
     slant = (0.0, 0.0)
     if stage.ground is None:
         slant = (rng.uniform(*config.wall_slant), rng.uniform(*config.wall_slant))
     plane = np.array([[1, 0, 0], [0, 1, 0], [slant[0], slant[1], depth]])
     texture, density = _texture_plane(stage, depth)
     stage.background.append(texture)
-    backdrops.append(Backdrop(texture, plane, _to_texel(rng, density, density), skyline, density))
+    backdrops.append(Backdrop(texture, plane, _to_texel(rng, density, density), skyline, density,
+                              drift=drift if stage.ground is None else 0.0))
     if stage.ground is not None:
         texture, density = _texture_plane(stage, 1.0)
         stage.background.append(texture)
@@ -158,8 +162,17 @@ def _backdrops(stage: _Stage) -> list[Backdrop]:
         along = density * np.clip(stage.ground, 0.05, 1) ** 0.6
         backdrops.append(Backdrop(
             texture, plane, _to_texel(rng, density, along), bottom=depth,
-            coarse=blurred_texture(texture), coarse_depth=1.2))
+            coarse=blurred_texture(texture), coarse_depth=1.2, drift=drift))
     return backdrops
+
+
+def _drift(stage: _Stage) -> float:
+    """Speed at which the ground or the wall flows past, world units per frame; mostly 0."""
+    config, rng = stage.config, stage.rng
+    if rng.random() >= config.drift_probability:
+        return 0.0
+    depth = stage.wall_depth if stage.ground is None else 1.0
+    return _signed(rng, config.drift_speed) * stage.size[1] / stage.focal * depth
 
 
 def _to_texel(rng: np.random.Generator, density_u: float, density_v: float) -> np.ndarray:
@@ -215,12 +228,11 @@ def _textures(stage: _Stage, rng: np.random.Generator, pixels: float) -> list[np
     return textures
 
 
-def _actor(stage: _Stage, figure: _Figure, *, first: bool) -> Actor:
+def _actor(stage: _Stage, figure: _Figure, *, depth: float) -> Actor:
     config, rng, body = stage.config, stage.rng, figure.body
     pixels = figure.scale * max(figure.high - figure.low)
     sprites = paint_body(rng, body, _textures(stage, rng, pixels), min(figure.scale, TILE),
                          rng.uniform(*config.edge_roughness))
-    depth = 1.0 if first else rng.uniform(0.8, max(min(1.4, 0.95 * stage.wall_depth), 0.85))
     scale = figure.scale / stage.focal * depth
     middle = (figure.low + figure.high) / 2
     position = stage.point(figure.x, figure.y, depth)
@@ -244,6 +256,46 @@ def _actor(stage: _Stage, figure: _Figure, *, first: bool) -> Actor:
                  halt, start, rng.uniform(*config.gait_frequency), rng.random(),
                  rng.uniform(*config.articulation), rng.uniform(*config.deformation),
                  np.deg2rad(rng.uniform(*config.object_rocking)))
+
+
+def _movers(stage: _Stage, figure: _Figure) -> list[Actor]:
+    """Moving distractors: plants that sway where they stand, and figures smaller than the first object."""
+    config, rng = stage.config, stage.rng
+    if rng.random() >= config.mover_probability:
+        return []
+    low, high = config.num_movers
+    plants = rng.random() < 0.5
+    return [_plant(stage) if plants else _passer_by(stage, figure)
+            for _ in range(rng.integers(low, high + 1))]
+
+
+def _plant(stage: _Stage) -> Actor:
+    config, rng = stage.config, stage.rng
+    height, width = stage.size
+    body = create_body(SWAYING_KINDS[rng.integers(len(SWAYING_KINDS))], rng)
+    depth = rng.uniform(0.7, max(min(2.5, 0.95 * stage.wall_depth), 1.0))
+    pixels = rng.uniform(0.08, 0.4) * height
+    sprites = paint_body(rng, body, [stage.paint(rng, 64) for _ in range(2)], pixels, 0.0)
+    position = stage.point(rng.uniform(-0.1, 1.1) * width, rng.uniform(0.5, 1.1) * height, depth)
+    if stage.ground is not None:
+        position[1] = stage.ground
+    nowhere, scale = np.zeros(3), pixels / stage.focal * depth
+    return Actor(body, sprites, position, nowhere, nowhere, stage.reference, scale, 1.0, np.inf,
+                 -np.inf, rng.uniform(*config.gait_frequency), rng.random(),
+                 rng.uniform(*config.articulation), 1.0, 0.0, primary=False)
+
+
+def _passer_by(stage: _Stage, first: _Figure) -> Actor:
+    """A figure of its own behind the first object, on its way."""
+    config, rng = stage.config, stage.rng
+    height, width = stage.size
+    figure = _draw_figure(config, rng)
+    longest = max(first.high - first.low) * first.scale * log_uniform(rng, config.mover_size)
+    scale = min(figure.scale, longest / max(figure.high - figure.low))
+    figure = dataclasses.replace(figure, scale=scale, x=rng.uniform(0, width),
+                                 y=rng.uniform(0.2, 0.9) * height)
+    behind = rng.uniform(1.05, max(min(2.0, 0.95 * stage.wall_depth), 1.1))
+    return dataclasses.replace(_actor(stage, figure, depth=behind), primary=False)
 
 
 def _limited(rate: float, most: float, frames: int) -> float:

@@ -53,6 +53,12 @@ class SyntheticConfig:
     distractor_kinds: tuple[str, ...] = DISTRACTOR_KINDS  # their body plans
     distractor_lookalike_probability: float = 0.3  # one is a frozen body of an object kind
     occluder_probability: float = 0.3  # a static thing stands between camera and object
+    # What moves and is not the object.
+    mover_probability: float = 0.4  # some of: plants swaying in the wind, small figures on their way
+    num_movers: tuple[int, int] = (1, 5)  # of them, both ends included
+    mover_size: Range = (0.1, 0.45)  # of a figure, relative to the first object; log-uniform
+    drift_probability: float = 0.1  # the ground, or a wall that fills the view, flows past like water
+    drift_speed: Range = (0.002, 0.015)  # frame widths per frame at the object
     shadow_probability: float = 0.5  # objects on a ground cast a shadow (not in the mask)
     shadow_strength: Range = (0.2, 0.6)  # light taken away in the shadow's core, 0..1
 

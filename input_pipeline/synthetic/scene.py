@@ -30,6 +30,7 @@ class Backdrop:
             wall), or None.
         coarse: `texture` blurred for use where it recedes, or None.
         coarse_depth: depth from which on the coarse texture starts to take over.
+        drift: velocity of the whole plane along its u axis, world units per frame: water.
     """
 
     texture: np.ndarray
@@ -40,6 +41,7 @@ class Backdrop:
     bottom: float | None = None
     coarse: np.ndarray | None = None
     coarse_depth: float = 1.0
+    drift: float = 0.0
 
 
 @dataclasses.dataclass
@@ -69,7 +71,7 @@ class Still:
 
 @dataclasses.dataclass(frozen=True)
 class Actor:
-    """A primary object: an articulated body on an upright plane that moves through the world.
+    """An articulated body on an upright plane that moves through the world.
 
     Attributes:
         body: the parts and their motion.
@@ -87,6 +89,7 @@ class Actor:
         articulation: factor on the joints' swings.
         deformation: factor on the bending waves.
         rocking: amplitude of rocking in its plane, radians.
+        primary: an object of the mask; else a moving distractor.
     """
 
     body: Body
@@ -104,6 +107,7 @@ class Actor:
     articulation: float
     deformation: float
     rocking: float
+    primary: bool = True
 
     def clock(self, time: float) -> float:
         """Returns the actor's own time: it stands still before `start` and after `halt`."""
@@ -178,6 +182,8 @@ class Placement:
 class Scene:
     """Backdrops from far to near, standing things, actors, and the camera that sees them.
 
+    The actors' first are the primary objects; the moving distractors follow.
+
     `hedges` are backdrops between which the standing things and actors are sorted by depth.
     """
 
@@ -197,7 +203,7 @@ class Scene:
             shifted[:, 2] -= eye
             return matrix @ shifted
 
-        placed = [Placement((0, index), backdrop, seen(backdrop.plane))
+        placed = [Placement((0, index), backdrop, seen(_drifted(backdrop, time)))
                   for index, backdrop in enumerate(self.backdrops)]
         groups = [(hedge.plane[2, 2], [Placement((1, index), hedge, seen(hedge.plane))])
                   for index, hedge in enumerate(self.hedges)]
@@ -228,6 +234,13 @@ class Scene:
                 and -margin < y / depth < self.size[0] + margin)
 
 
+def _drifted(backdrop: Backdrop, time: float) -> np.ndarray:
+    """Returns the backdrop's plane at `time`; nothing but its texture moves, since it has no ends along u."""
+    plane = backdrop.plane.copy()
+    plane[:, 2] += backdrop.drift * time * plane[:, 0]
+    return plane
+
+
 def _place_actor(actor: Actor, to_image: np.ndarray, group: int, time: float) -> list[Placement]:
     frames, cycles, parts = actor.frames(time), actor.cycles(time), actor.body.parts
     placed = []
@@ -240,7 +253,7 @@ def _place_actor(actor: Actor, to_image: np.ndarray, group: int, time: float) ->
             wave = Wave(part.bend * actor.deformation, part.bend_start,
                         2 * np.pi * part.bend_waves, 2 * np.pi * (part.phase - cycles))
         placed.append(Placement((group, index), sprite, to_image @ part_affine(*frames[index]),
-                                wave, primary=True))
+                                wave, primary=actor.primary))
     return placed
 
 

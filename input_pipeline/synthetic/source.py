@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 
 from input_pipeline.flow import FlowMethod, create_flow, flow_to_rgb
@@ -17,6 +18,9 @@ class SyntheticTrainSource:
     Sample i is one frame of clip i; the frame's number is drawn too. Only that frame and, where
     the flow is estimated, the next one are rendered. Safe to call from several threads.
 
+    Frames larger than the samples make the flow as sharp at the object's border as that of real video,
+    which is estimated at the video's own size: blurred flow teaches blurred masks.
+
     Args:
         config: the factors.
         seed: of the data set; (config, seed, index) fixes the sample.
@@ -24,15 +28,18 @@ class SyntheticTrainSource:
         flow_method: "exact" for the rendered scene's own motion, or a name that
             `input_pipeline.flow.create_flow` knows, to see the flow that inference sees.
         flow_options: of that method.
+        size: (height, width) of the samples, pixels; None for that of the frames. The flow is rendered
+            in colours and then reduced, both plainly bilinear, as at inference.
 
     Raises:
         UserError: there is no such flow method or option, or it cannot be used.
     """
 
     def __init__(self, config: SyntheticConfig, seed: int, length: int, flow_method: str,
-                 flow_options: Mapping[str, Any] | None = None) -> None:
+                 flow_options: Mapping[str, Any] | None = None, size: tuple[int, int] | None = None) -> None:
         self._config, self._seed, self._length = config, seed, length
         self._flow_method, self._flow_options = flow_method, dict(flow_options or {})
+        self._size = size or config.size
         self._local = threading.local()  # a flow method may keep buffers: one per thread
         if flow_method != "exact":
             self._flow()  # fails now rather than in a worker
@@ -41,14 +48,16 @@ class SyntheticTrainSource:
         return self._length
 
     def __getstate__(self) -> tuple:
-        return self._config, self._seed, self._length, self._flow_method, self._flow_options
+        return (self._config, self._seed, self._length, self._flow_method, self._flow_options,
+                self._size)
 
     def __setstate__(self, state: tuple) -> None:
         self.__init__(*state)
 
     def __repr__(self) -> str:
         return (f"SyntheticTrainSource({self._config}, seed={self._seed}, length={self._length}, "
-                f"flow_method={self._flow_method!r}, flow_options={self._flow_options})")
+                f"flow_method={self._flow_method!r}, flow_options={self._flow_options}, "
+                f"size={self._size})")
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Returns sample `index`.
@@ -66,8 +75,15 @@ class SyntheticTrainSource:
         flow = rendering.flow
         if flow is None:
             flow = self._flow()(image, renderer.frame(frame + 1, with_flow=False)[0])
-        return {"image": image, "flow": flow_to_rgb(flow), "mask": rendering.mask[..., None],
-                "depth": relative_depth(rendering)[..., None]}
+        sample = {"image": image, "flow": flow_to_rgb(flow), "mask": rendering.mask,
+                  "depth": relative_depth(rendering)}
+        if self._size != self._config.size:
+            sample = {name: self._reduced(array, name) for name, array in sample.items()}
+        return sample | {name: sample[name][..., None] for name in ("mask", "depth")}
+
+    def _reduced(self, array: np.ndarray, name: str) -> np.ndarray:
+        way = cv2.INTER_NEAREST_EXACT if name == "mask" else cv2.INTER_LINEAR
+        return cv2.resize(array, self._size[::-1], interpolation=way)
 
     def name(self, index: int) -> str:
         """`<clip>/<frame>` of sample `index`, for people."""
