@@ -11,8 +11,6 @@ the object, and the share of pixels that are off by more than 3, each the mean o
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import traverse_util
+from machine import describe
 
 from input_pipeline.flow import create_flow
 from input_pipeline.flow.raft_flow import RaftFlow, raft_shapes
@@ -94,28 +93,21 @@ def main():
             create_flow(network, weights=path, **settings) if path else random_raft(network, **settings)
         )
     report = {
+        "benchmark": "flow", "machine": describe(),
+        "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
         "size": list(options.size),
         "iterations": options.iterations,
         "dtype": options.dtype,
         "clips": f"{options.clips} of {options.frames} frames, height and width {options.clip_size}, "
         f"seed {SEED}",
-        "load_before": [round(load, 2) for load in os.getloadavg()],
+        "methods": {name: {"identity": method.identity, **speed(method, options.size, options.pairs)}
+                    for name, method in methods.items()},
     }
-    for name, method in methods.items():
-        report[name] = {"identity": method.identity, **speed(method, options.size, options.pairs)}
-    report["load_after"] = [round(load, 2) for load in os.getloadavg()]
     for name, method in methods.items():
         if name == "dis" or weights[name]:
             for kind, config in (("training_appearance", plain), ("shifted_appearance", shifted(plain))):
                 videos = SyntheticVideos(config, SEED, options.clips)
-                report[name][kind] = errors(method, videos)
-    report |= {
-        "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
-        "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.processor(),
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-    }
+                report["methods"][name][kind] = errors(method, videos)
     print(json.dumps(report, indent=1))
     if options.out:
         Path(options.out).write_text(json.dumps(report, indent=1) + "\n")

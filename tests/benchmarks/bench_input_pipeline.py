@@ -11,14 +11,13 @@ import argparse
 import io
 import itertools
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 from absl import flags
+from machine import describe
 from PIL import Image
 
 from input_pipeline.datasets.prepare import prepare_videos
@@ -74,6 +73,7 @@ def main():
     parser.add_argument("--step_s", type=float, default=0.0, help="seconds of a training step, to compare")
     parser.add_argument("--out", default="")
     options = parser.parse_args()
+    machine = describe()
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
     with tempfile.TemporaryDirectory() as folder:
         synthetic = SyntheticTrainSource(SyntheticConfig(size=(options.size, options.size)), 0, 10**6, "dis")
@@ -81,10 +81,9 @@ def main():
         rates = {name: {threads: statistics.median(samples_per_second(source, options.batch, int(threads))
                                                    for _ in range(options.rounds))
                         for threads in options.threads.split(",")} for name, source in sources.items()}
-    report = {"size": options.size, "batch": options.batch,
+    report = {"benchmark": "input_pipeline", "machine": machine, "size": options.size, "batch": options.batch,
               "samples_per_s": {name: {threads: round(rate, 1) for threads, rate in row.items()}
-                                for name, row in rates.items()},
-              "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+                                for name, row in rates.items()}}
     if options.step_s:
         report["step_consumes_samples_per_s"] = round(options.batch / options.step_s, 2)
     print(json.dumps(report, indent=1))

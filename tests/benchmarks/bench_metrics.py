@@ -19,6 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from machine import describe
 from mask_reference import reference_boundary_f
 
 from dattt_jax.metrics.boundary import boundary_f
@@ -73,7 +74,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)  # one thread on both sides
     warnings.simplefilter("ignore", FutureWarning)  # scikit-image renames its dilation
-    results = {}
+    report = {"benchmark": "metrics", "machine": describe(), "cases": {}}
     for name, (prediction, target) in cases().items():
         ours_f = boundary_f(prediction, target)
         if ours_f != reference_boundary_f(prediction, target):
@@ -87,12 +88,12 @@ def main() -> None:
                "ours_J_and_F_ms": statistics.median(both),
                "scikit_image_F_ms": statistics.median(reference)}
         row["ratio"] = row["scikit_image_F_ms"] / row["ours_F_ms"]
-        results[name] = row
+        report["cases"][name] = row
         print(f"{name:24s} F {ours_f:.4f}  ours {row['ours_F_ms']:.3f} ms (with J "
               f"{row['ours_J_and_F_ms']:.3f})  scikit-image {row['scikit_image_F_ms']:.1f} ms  "
               f"ratio {row['ratio']:.0f}")
     if arguments.out:
-        Path(arguments.out).write_text(json.dumps(results, indent=2) + "\n")
+        Path(arguments.out).write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
