@@ -16,7 +16,9 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # integer; every random choice of a run derives from it
     config.input_size = (512, 512)  # (height, width) in pixels the network sees (section 4.1)
-    config.init = ""  # weights to start from: a folder made by --mode=train or --mode=convert; '' = random
+    # Weights to start from: a folder made by --mode=train or --mode=convert, a file made by --mode=export, or
+    # the weights in the box, dattt-synth-b0 (with configs/dattt_synth_b0.py); '' = random
+    config.init = ""
     # Folder for compiled programs, reused by later runs; made readable to its user alone; '' = off.
     config.compile_cache_dir = "~/.cache/dattt_jax"
     # Folder of computed flow and depth, kept for later runs of prepare, segment and eval; '' = none are kept.
@@ -97,6 +99,8 @@ def get_config() -> ConfigDict:
     config.train.epochs = 10  # passes over the training data (section 4.1)
     config.train.steps = 0  # optimiser steps, in place of epochs; 0 = count in epochs
     config.train.synthetic_samples = 16000  # samples that make an epoch of the endless synthetic source
+    # Synthetic frames are rendered, and their flow estimated, at this times input_size: sharper flow.
+    config.train.render_scale = 1.0
     config.train.learning_rate = 6e-5  # AdamW, at the start (section 4.1)
     config.train.final_learning_rate = 1e-5  # end of the cosine schedule (authors' code)
     config.train.schedule = "epoch"  # the cosine moves once per epoch (authors' code), or per step: step
@@ -123,6 +127,22 @@ def get_config() -> ConfigDict:
     config.segment.input = ""  # video file (mp4, avi, mov, gif, …) or folder of frames
     config.segment.save_probability = False  # also write probability/ as 8-bit grey PNG, 255 · p
     config.segment.overlay = True  # write overlay.mp4
+    # Seconds between saves of progress, from which the same command goes on after a crash; 0 = none.
+    config.segment.save_every_s = 60.0
+    # Write what adaptation made of the weights as adapted.npz: full (exact) or bfloat16 (the difference, half
+    # the size); '' = not.
+    config.segment.save_weights = ""
+    config.segment.adapted = ""  # an adapted.npz of the same config.init to start from; '' = none
+
+    config.live = ConfigDict()  # strategy and most steps per frame: config.ttt
+    # camera:0; '-' (standard input) or a named pipe, with PPM images one after the other; or a folder where
+    # frames appear.
+    config.live.source = ""
+    # Milliseconds for a frame: flow, steps, prediction, mask; 0 = no limit. More than the time between frames
+    # buys steps with dropped frames.
+    config.live.budget_ms = 100.0
+    config.live.drop_frames = True  # where frames come faster, drop all but the newest; False keeps them all
+    config.live.idle_s = 10.0  # seconds without a new frame after which the stream has ended; 0 = never
 
     config.eval = ConfigDict()  # of the videos in config.data
     config.eval.strategies = ("base", "n", "mwi", "ltv")  # each on every video; see config.ttt.strategy
@@ -167,6 +187,9 @@ def get_config() -> ConfigDict:
     config.score.gt = ""  # folder of ground-truth masks
     config.score.protocol = "davis16"  # scoring preset, or 'every' for all of them side by side
     config.score.measures = ()  # beside J and F, see config.eval.measures
+
+    config.export = ConfigDict()  # the weights of config.init as one file
+    config.export.dtype = "bfloat16"  # of the numbers in it: bfloat16 or float32
 
     config.convert = ConfigDict()
     config.convert.input = ""  # .pth or .safetensors file

@@ -17,7 +17,6 @@ calls every method at the same step, on the same folder; the first one writes.
 
 import contextlib
 import datetime
-import json
 import os
 import sys
 import time
@@ -32,23 +31,17 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from dattt_jax.errors import UserError
 from dattt_jax.log_filter import quiet_libraries
 from dattt_jax.parallel import first_replica
-from dattt_jax.variables import Variables, variable_shapes
-
-Shapes = dict[tuple[str, ...], tuple[int, ...]]
+from dattt_jax.variables import Variables, check_fit, leaf_shapes, variable_shapes
 
 _FOLDER = "checkpoints"
 _VARIABLES, _MODEL, _OPTIMIZER, _DATA = "variables", "model", "optimizer", "data"
 _BEST = "best"
-# The fields of config.model that decide which weights there are.
-_ARCHITECTURE = ("backbone", "depth", "modulation", "decoder_features", "heads")
 _STRAY_READS_S = 0.5  # how long reads of a damaged checkpoint may still run
-_NAMES_SHOWN = 4  # of each kind of mismatch; a wrong backbone has hundreds
 
 
 class CheckpointStore:
@@ -169,7 +162,7 @@ class CheckpointStore:
             raise UserError(f"--workdir={self._folder.parent} holds weights from --mode=convert, "
                             "no training run: name it in config.init and give another --workdir")
         with _damage_told(folder):
-            _check_fit(folder, variables, self._model_config)
+            _check_fit(folder, self._model_config)
             restored = self._manager.restore(int(folder.name), args=ocp.args.Composite(**{
                 _VARIABLES: ocp.args.StandardRestore(_as_numpy(variables)),
                 _OPTIMIZER: ocp.args.StandardRestore(_as_numpy(optimizer)),
@@ -238,7 +231,7 @@ def load_variables(path: str | Path,
         model_config = load_model_config(folder)
     template = variable_shapes(model_config)
     with _damage_told(folder):
-        _check_fit(folder, template, model_config)
+        _check_fit(folder, model_config)
         return ocp.StandardCheckpointHandler().restore(
             epath.Path(folder / _VARIABLES), args=ocp.args.StandardRestore(_as_numpy(template)))
 
@@ -280,34 +273,9 @@ def _read_model_config(folder: Path) -> dict[str, Any]:
     return ocp.JsonCheckpointHandler().restore(epath.Path(folder / _MODEL))
 
 
-def _shapes(variables: Variables) -> Shapes:
-    leaves = traverse_util.flatten_dict(dict(variables))
-    return {key: tuple(leaf.shape) for key, leaf in leaves.items()}
-
-
-def _check_fit(folder: Path, template: Variables, model_config: ml_collections.ConfigDict) -> None:
-    """Raises a UserError unless the checkpoint has exactly the template's names and shapes."""
+def _check_fit(folder: Path, model_config: ml_collections.ConfigDict) -> None:
     metadata = ocp.StandardCheckpointHandler().metadata(epath.Path(folder / _VARIABLES))
-    found, wanted = _shapes(metadata.tree), _shapes(template)
-    if found == wanted:
-        return
-    made, asked = _read_model_config(folder), json.loads(json.dumps(model_config.to_dict()))
-    fields = [f"it was made with {name} {made[name]}, config.model.{name} is {asked[name]}"
-              for name in _ARCHITECTURE
-              if name in made and name in asked and made[name] != asked[name]]
-    misshaped = [f"{'/'.join(key)} {found[key]} (config.model has {wanted[key]})"
-                 for key in wanted if key in found and found[key] != wanted[key]]
-    missing = ["/".join(key) for key in wanted if key not in found]
-    extra = ["/".join(key) for key in found if key not in wanted]
-    kinds = [("wrong shape", misshaped), ("missing", missing), ("not in the network", extra)]
-    reasons = fields or [f"{kind}: {_shortened(names)}" for kind, names in kinds if names]
-    raise UserError(f"wrong checkpoint: {folder} does not fit config.model: {'; '.join(reasons)}; give the "
-                    "--config it was made with, or another checkpoint")
-
-
-def _shortened(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more
+    check_fit(str(folder), leaf_shapes(metadata.tree), _read_model_config(folder), model_config)
 
 
 def _on_host(tree: Any) -> Any:

@@ -1,7 +1,7 @@
 """`--mode=compare`: objectives × strategies beside each other, the paper's Table 4 in one command.
 
-Trains a small network per kind that the objectives need, adapts each to the same videos under the same seeds,
-and prints the unadapted scores with the change that adaptation brings.
+Trains a small network per kind that the objectives need, all from the weights of `config.init`, adapts each
+to the same videos under the same seeds, and prints the unadapted scores and what adaptation changes.
 """
 
 import json
@@ -12,8 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from flax import traverse_util
 from ml_collections import ConfigDict
 
+from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_method
 from dattt_jax.eval_data import data_name, eval_entries
@@ -26,6 +28,8 @@ from dattt_jax.progress import Progress
 from dattt_jax.train import train
 from dattt_jax.ttt import create_strategy
 from dattt_jax.ttt.engine import Engine
+from dattt_jax.variables import random_variables, variable_shapes
+from dattt_jax.weights import load_weights
 from input_pipeline.writers import write_bytes, write_json
 
 # Network -> how `config.model` differs: the paper's, its Baseline row, and one per auxiliary task.
@@ -38,7 +42,7 @@ NETWORKS = {
 _BASE = "base"
 _SYNTHETIC = ("none", "appearance")  # clips like those of training, and of another appearance
 _DONE = "trained.json"
-_FIELDS = ("data", "synthetic", "flow", "ttt", "eval", "compare", "train", "input_size", "model")
+_FIELDS = ("init", "data", "synthetic", "flow", "ttt", "eval", "compare", "train", "input_size", "model")
 
 Result = dict[str, Any]
 
@@ -124,14 +128,32 @@ def _network_config(config: ConfigDict, workdir: Path, network: str) -> ConfigDi
 def _train(config: ConfigDict, workdir: Path, network: str) -> None:
     own = _network_config(config, workdir, network)
     folder = Path(own.init)
-    own.init, own.data.dataset = "", "synthetic"
     if (folder / _DONE).exists():
         return
     logging.info("training the network %s", network)
+    own.init, own.data.dataset = start_weights(config, own, folder), "synthetic"
     state = train(own, folder)
     if config.train.steps and int(state.step) < config.train.steps:
         raise UserError(f"training of {network} was stopped: run the same command again to go on")
     write_json(folder / _DONE, {"step": int(state.step)})
+
+
+def start_weights(config: ConfigDict, own: ConfigDict, folder: Path) -> str:
+    """Where a network's training starts: `config.init` in the parts it has, random numbers in the others.
+
+    Returns:
+        The folder of those weights; '' for random ones where `config.init` names none.
+    """
+    start = folder.with_name(f"{folder.name}_start")
+    if not config.init or start.exists():
+        return str(start) if config.init else ""
+    wanted = traverse_util.flatten_dict(variable_shapes(own.model))
+    given = traverse_util.flatten_dict(load_weights(config.init))
+    shared = {key: given[key] for key in wanted if key in given and given[key].shape == wanted[key].shape}
+    whole = {module for _, module, *_ in wanted} - {module for _, module, *_ in wanted.keys() - shared.keys()}
+    fresh = traverse_util.flatten_dict(random_variables(own.model, config.seed, without=whole))
+    save_variables(start, traverse_util.unflatten_dict(fresh | shared), own.model)
+    return str(start)
 
 
 def _engine(config: ConfigDict, workdir: Path, network: str, objective: str, rate: float

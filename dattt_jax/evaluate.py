@@ -9,7 +9,6 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from dattt_jax.checkpoints import checkpoint_identity
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_method
 from dattt_jax.eval_data import Corruption, Part, data_name, eval_entries, parse_part
@@ -26,6 +25,7 @@ from dattt_jax.score_table import write_csv
 from dattt_jax.ttt import Engine, Strategy, create_strategy
 from dattt_jax.ttt.objectives import Variables
 from dattt_jax.visualize import save_image
+from dattt_jax.weights import weights_identity
 from input_pipeline.eval_pairs import FRAMES
 from input_pipeline.eval_videos import EvalEntry
 from input_pipeline.writers import write_json
@@ -202,7 +202,7 @@ def _claim(config: ConfigDict, workdir: Path, corruption: Corruption | None) -> 
 
 def _settings(config: ConfigDict, corruption: Corruption | None) -> dict[str, Any]:
     settings = {name: config.to_dict()[name] for name in _SETTINGS}
-    settings["init"] = checkpoint_identity(config.init)  # training may have gone on in the same folder
+    settings["init"] = weights_identity(config.init)  # training may have gone on in the same folder
     settings["eval"] = {name: value for name, value in settings["eval"].items() if name not in _FREE}
     if corruption:
         settings["eval"] |= {"corruption": "{}:{}".format(*corruption),

@@ -14,7 +14,7 @@ import optax
 from absl import logging
 
 from dattt_jax.augment import train_augment
-from dattt_jax.checkpoints import CheckpointStore, load_variables
+from dattt_jax.checkpoints import CheckpointStore
 from dattt_jax.convert import ENCODERS, from_torch_backbone
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_settings
@@ -34,6 +34,7 @@ from dattt_jax.train_step import (
 from dattt_jax.validation import Validation
 from dattt_jax.variables import Variables, random_variables, variable_shapes
 from dattt_jax.weight_files import read_state_dict
+from dattt_jax.weights import load_weights
 from input_pipeline.datasets.train_source import PreparedTrainSource
 from input_pipeline.loader import SAMPLE, make_loader
 from input_pipeline.synthetic import SyntheticConfig, SyntheticTrainSource
@@ -133,9 +134,12 @@ def make_validation(config: ml_collections.ConfigDict) -> Validation | None:
 
 def _synthetic_source(config: ml_collections.ConfigDict, seed: int,
                       length: int) -> SyntheticTrainSource:
-    fields = config.synthetic.to_dict() | {"size": tuple(config.input_size)}
+    size, scale = tuple(config.input_size), config.train.render_scale
+    if scale < 1:
+        raise UserError(f"config.train.render_scale={scale}: give 1 or more")
+    fields = config.synthetic.to_dict() | {"size": tuple(round(scale * side) for side in size)}
     options = {} if config.flow.method == "exact" else flow_settings(config)
-    return SyntheticTrainSource(SyntheticConfig(**fields), seed, length, config.flow.method, options)
+    return SyntheticTrainSource(SyntheticConfig(**fields), seed, length, config.flow.method, options, size)
 
 
 def _prepared_source(config: ml_collections.ConfigDict, data: ml_collections.ConfigDict,
@@ -155,6 +159,7 @@ def _claim(config: ml_collections.ConfigDict, workdir: Path) -> None:
     settings["train"] = {"batch_size": config.train.batch_size}
     if config.data.dataset == "synthetic":
         settings |= {name: config.to_dict()[name] for name in ("synthetic", "flow")}
+        settings["train"]["render_scale"] = config.train.render_scale
     if jax.process_index() == 0:
         claim_folder(workdir, settings, "a training run",
                      "give another folder, and this one in config.init to start from its weights")
@@ -199,7 +204,7 @@ def _start_variables(config: ml_collections.ConfigDict) -> Variables:
     """Weights of a run that is not resumed."""
     if config.init:
         logging.info("starting from the weights of %s", config.init)
-        return load_variables(config.init, config.model)
+        return load_weights(config.init, config.model)
     path = config.train.backbone
     if path:
         logging.info("starting from the backbone of %s in both encoders", path)

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import tiny
+from flax import traverse_util
 
 from configs import compare_ttt
-from dattt_jax.checkpoints import save_variables
-from dattt_jax.compare_ttt import NETWORKS, compare, format_table
+from dattt_jax.checkpoints import load_variables, save_variables
+from dattt_jax.compare_ttt import NETWORKS, compare, format_table, start_weights
 from dattt_jax.errors import UserError
 from dattt_jax.models import mit
 from dattt_jax.ttt import STRATEGIES, create_objective
@@ -17,6 +18,7 @@ from dattt_jax.ttt.task import Task
 
 def tiny_config():
     config, small = compare_ttt.get_config(), tiny.tiny_config()
+    config.init = ""
     config.input_size, config.model.decoder_features = small.input_size, small.model.decoder_features
     config.train.update({"steps": 1, "batch_size": 4, "synthetic_samples": 4, "save_steps": 1})
     config.synthetic.update({"size": (40, 48), "num_frames": 2})
@@ -76,6 +78,42 @@ def test_a_comparison_to_the_table(tmp_path, monkeypatch, capsys):
     config.ttt.steps = 2
     with pytest.raises(UserError, match=r"holds a comparison with another config\.ttt"):
         compare(config, tmp_path)
+
+
+def test_a_network_starts_from_what_it_shares_with_the_given_weights(tmp_path, monkeypatch):
+    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+    config = tiny_config()
+    given = tiny.filled(config.model)
+    save_variables(tmp_path / "given", given, config.model)
+    config.init = str(tmp_path / "given")
+    own = config.copy_and_resolve_references()
+    own.model.update(NETWORKS["rotation"])
+    start = traverse_util.flatten_dict(load_variables(start_weights(config, own, tmp_path / "net")), sep="/")
+    given = traverse_util.flatten_dict(given, sep="/")
+    shared = {name for name in start if "/encoder" in name}
+    assert shared == {name for name in given if "/encoder" in name}
+    for name in shared:
+        np.testing.assert_array_equal(start[name], given[name])
+    assert {"params/rotation_head/linear/kernel", "params/rotation_head/linear/bias"} <= start.keys() - shared
+    config.init = ""
+    assert start_weights(config, own, tmp_path / "random") == ""
+
+
+def test_what_is_compared_was_trained_here(tmp_path, monkeypatch):
+    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+    config = tiny_config()
+    config.model.update(NETWORKS["baseline"])
+    save_variables(tmp_path / "given", tiny.filled(config.model), config.model)
+    config.init = str(tmp_path / "given")
+    config.compare.update({"shifts": ("none",), "seeds": (0,)})
+    [line] = compare(config, tmp_path / "out")
+    assert (line["network"], line["strategy"]) == ("baseline", "mwi")
+    networks = tmp_path / "out" / "networks"
+    assert json.loads((networks / "baseline" / "trained.json").read_text()) == {"step": 1}
+    given, trained = (traverse_util.flatten_dict(load_variables(path), sep="/")
+                      for path in (tmp_path / "given", networks / "baseline"))
+    moved = [np.abs(trained[name] - given[name]).max() for name in given if name.startswith("params")]
+    assert 0 < max(moved) < 3 * config.train.learning_rate  # one step of AdamW
 
 
 @pytest.mark.parametrize(("fields", "message"), [

@@ -14,17 +14,12 @@ import jax.numpy as jnp
 from flax import struct, traverse_util
 
 from dattt_jax.ttt.objectives import Array, Frame, Objective, Path, Variables
-from dattt_jax.ttt.objectives.filters import nothing
+from dattt_jax.ttt.objectives.filters import is_statistic, nothing
 
 if TYPE_CHECKING:
     from dattt_jax.ttt.task import Task
 
 Statistics = dict[Path, Array]  # ('batch_stats', …, 'mean' or 'var') -> [C]
-
-
-def is_statistic(path: Path) -> bool:
-    """Running mean or variance of a normalisation layer."""
-    return path[0] == "batch_stats"
 
 
 @struct.dataclass
@@ -77,8 +72,7 @@ class BatchNormAdaptation(Objective):
         def count(memory: Seen) -> Seen:
             found, source = self.statistics(variables, frame), traverse_util.flatten_dict(variables)
             shift = {p: found[p] - source[p] for p in memory.mean}
-            return Seen(memory.count + 1,
-                        {p: x + shift[p] for p, x in memory.mean.items()},
+            return Seen(memory.count + 1, {p: x + shift[p] for p, x in memory.mean.items()},
                         {p: x + jnp.square(shift[p]) for p, x in memory.square.items()},
                         {p: x + found[p] for p, x in memory.variance.items()})
 
@@ -86,15 +80,13 @@ class BatchNormAdaptation(Objective):
 
     def ready(self, variables: Variables, memory: Seen, frame: Frame) -> Variables:
         """The variables with statistics between the source's and those seen."""
-        flat = traverse_util.flatten_dict(variables)
+        flat, m = traverse_util.flatten_dict(variables), self.positions
         seen = jnp.maximum(memory.count, 1).astype(jnp.float32)
         source_part = jnp.where(memory.count > 0, self.prior / (self.prior + seen), 1.0)
-        m = self.positions
         for path, total in memory.mean.items():
             variance_path = (*path[:-1], "var")
             shift = total / seen
-            # Squares within the frames and between them, over n·m - 1.
-            within = (m - 1) * memory.variance[variance_path]
+            within = (m - 1) * memory.variance[variance_path]  # sums of squares, for the n·m - 1 below
             between = m * jnp.maximum(memory.square[path] - seen * jnp.square(shift), 0.0)
             variance = (within + between) / jnp.maximum(seen * m - 1, 1)
             flat[path] = flat[path] + (1 - source_part) * shift

@@ -16,6 +16,11 @@ def nothing(path: Path) -> bool:
     return False
 
 
+def is_statistic(path: Path) -> bool:
+    """Running mean or variance of a normalisation layer."""
+    return path[0] == "batch_stats"
+
+
 def affine_of(*norms: str) -> Callable[[Path], bool]:
     """Scale and bias of normalisation layers.
 

@@ -1,0 +1,25 @@
+"""The network in the box: MiT-b0 at 256×256, trained on synthetic video alone; nothing to download.
+
+    python main.py --mode=segment --config=configs/dattt_synth_b0.py --workdir=OUT \
+        --config.segment.input=clip.mp4
+
+How it was trained: configs/train_synth_b0.py; what it reaches: dattt_jax/pretrained/README.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """The base configuration with the network and its weights."""
+    config = base.get_config()
+    config.init = "dattt-synth-b0"
+    config.input_size = (256, 256)
+    config.model.backbone = "mit_b0"
+    config.model.decoder_features = 128
+    config.model.drop_path = 0.0
+    config.ttt.batch_size = 4
+    config.synthetic.size = (384, 384)
+    config.eval.clips = 3
+    return config
