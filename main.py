@@ -5,6 +5,7 @@ python main.py --mode=segment --config=configs/demo.py --workdir=OUT --config.se
 
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dattt_jax.config_checks import check_numbers
+from dattt_jax.device_memory import is_out_of_memory, out_of_memory_line
 from dattt_jax.errors import UserError
 from dattt_jax.host_memory import keep_freed_memory
 from dattt_jax.log_filter import quiet_libraries
@@ -21,12 +23,17 @@ MODES = {
     "train": "dattt_jax.train:train",
     "segment": "dattt_jax.segment:segment",
     "eval": "dattt_jax.evaluate:evaluate",
+    "live": "dattt_jax.live:live",
     "score": "dattt_jax.score:score",
     "convert": "dattt_jax.convert:convert",
+    "export": "dattt_jax.weights:export",
     "prepare": "dattt_jax.prepare:prepare",
     "doctor": "dattt_jax.doctor:doctor",
     "compare": "dattt_jax.compare_ttt:compare",
 }
+
+# JAX's own limit of a second leaves out the dozen small programs that every run needs beside its large one.
+_KEEP_PROGRAMS_ABOVE_S = 0.1
 
 FLAGS = flags.FLAGS
 # No default: ml_collections would read it, with the overrides of the command line, while defining the flag.
@@ -51,6 +58,7 @@ def set_up_jax(cache_dir: str, input_size: tuple[int, int]) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # programs are code: nobody else's
             jax.config.update("jax_compilation_cache_dir", str(folder))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", _KEEP_PROGRAMS_ABOVE_S)
         except OSError as error:
             logging.warning("config.compile_cache_dir: cannot make %s (%s); programs are not kept", folder,
                             error.strerror)
@@ -92,6 +100,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def run() -> None:
     """`main` with errors of the user's told in one line: exit status 2, no traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, where no mode does more
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
     quiet_libraries()
@@ -103,10 +112,9 @@ def run() -> None:
         _fail("interrupted; what was written so far is complete")
         sys.exit(130)
     except Exception as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
-        sys.exit(_fail("the device is out of memory: lower config.ttt.batch_size, config.ttt.chunk, "
-                       "config.train.batch_size or config.input_size"))
+        sys.exit(_fail(out_of_memory_line(FLAGS.mode)))
 
 
 def _fail(message: str) -> int:

@@ -174,7 +174,8 @@ def draw_crops(key: jax.Array, num: int, crop_size: tuple[int, int]) -> Crops:
                  top_left=jax.random.randint(place_key, (num, 2), 0, resized_size - crop + 1))
 
 
-def apply_crops(frame: jax.Array, crops: Crops, crop_size: tuple[int, int]) -> jax.Array:
+def apply_crops(frame: jax.Array, crops: Crops, crop_size: tuple[int, int],
+                frame_size: jax.Array | None = None) -> jax.Array:
     """Cuts all crops out of one frame, resizing bicubically as OpenCV's INTER_CUBIC does.
 
     Only the pixels of the crops are computed.
@@ -183,16 +184,18 @@ def apply_crops(frame: jax.Array, crops: Crops, crop_size: tuple[int, int]) -> j
         frame: [H, W, 3] uint8 RGB.
         crops: N crops drawn for `crop_size`.
         crop_size: (height, width) of each crop.
+        frame_size: [2] int32, (height, width) of the frame where `frame` is padded below and to the right;
+            may be traced.
 
     Returns:
         [N, height, width, 3] uint8. In 1 to 30 of 10**5 values a grey level off OpenCV, where the
         exact value is halfway between two levels.
     """
-    return jax.vmap(lambda crop: _crop(frame, crop, crop_size, "bicubic"))(crops)
+    return jax.vmap(lambda crop: _crop(frame, crop, crop_size, "bicubic", frame_size))(crops)
 
 
-def ttt_views(key: jax.Array, frame: jax.Array, num: int,
-              crop_size: tuple[int, int]) -> jax.Array:
+def ttt_views(key: jax.Array, frame: jax.Array, num: int, crop_size: tuple[int, int],
+              frame_size: jax.Array | None = None) -> jax.Array:
     """The two views of one frame that test-time training compares.
 
     Both show the same crops, and both are distorted, independently and without hue jitter.
@@ -202,12 +205,13 @@ def ttt_views(key: jax.Array, frame: jax.Array, num: int,
         frame: [H, W, 3] uint8 RGB at native size.
         num: number of crops; 8 in the paper.
         crop_size: (height, width) of each crop; 512 x 512 in the paper.
+        frame_size: see `apply_crops`.
 
     Returns:
         [2, num, height, width, 3] uint8; view 0 plays the target.
     """
     crop_key, *view_keys = jax.random.split(key, 3)
-    crops = apply_crops(frame, draw_crops(crop_key, num, crop_size), crop_size)
+    crops = apply_crops(frame, draw_crops(crop_key, num, crop_size), crop_size, frame_size)
     params = jax.vmap(lambda k: draw_photometric(k, num, hue=False))(jnp.stack(view_keys))
     return jax.vmap(apply_photometric, in_axes=(None, 0))(crops, params)
 
@@ -249,9 +253,11 @@ def train_augment(keys: jax.Array, batch: dict[str, jax.Array], *, hue: bool,
     return batch | jax.vmap(augment)(keys, fields)
 
 
-def _crop(image: jax.Array, crop: Crops, crop_size: tuple[int, int], kernel: Kernel) -> jax.Array:
+def _crop(image: jax.Array, crop: Crops, crop_size: tuple[int, int], kernel: Kernel,
+          image_size: jax.Array | None = None) -> jax.Array:
     """One crop, of scalar `flip` and [2] sizes, of an image [H, W, C], in its dtype."""
-    (height, width), (in_height, in_width) = crop_size, image.shape[:2]
+    height, width = crop_size
+    in_height, in_width = image.shape[:2] if image_size is None else image_size
     rows = crop_taps(height, in_height, kernel, crop.resized_size[0], crop.top_left[0])
     index, weight = crop_taps(width, in_width, kernel, crop.resized_size[1], crop.top_left[1])
     columns = jnp.where(crop.flip, in_width - 1 - index, index), weight

@@ -43,14 +43,17 @@ def collect(runner: VideoRunner, videos: Sequence[str], measures: Sequence[str])
         measures: beside J and F, of `EXTRA_MEASURES`.
 
     Returns:
-        {'flow': [where flow came from], 'strategies': {name: summary of `metrics.scoring.summarize`}}, and if
-        the runner keeps curves {'curves': {name: {'J': […], 'F': […]}}} after each TTT epoch.
+        {'flow': [where flow came from], 'strategies': {name: summary of `metrics.scoring.summarize`},
+        'adaptation': {name: {video: whether it was kept and why, see `ttt.monitor.summarize`}}}, and if the
+        runner keeps curves {'curves': {name: {'J': […], 'F': […]}}} after each TTT epoch.
     """
     records = {name: {video: read_record(runner.record_path(name, video)) for video in videos}
                for name in runner.strategies}
     flow = sorted({record["flow"] for found in records.values() for record in found.values()})
     results = {"flow": flow, "strategies": {name: _summary(found, runner.protocol, measures)
-                                            for name, found in records.items()}}
+                                            for name, found in records.items()},
+               "adaptation": {name: {video: record["adaptation"] for video, record in found.items()}
+                              for name, found in records.items()}}
     if runner.curves:
         results["curves"] = {name: _curves(found, runner.protocol) for name, found in records.items()
                              if runner.strategies[name].steps}

@@ -21,8 +21,10 @@ from dattt_jax.metrics.background import FrameScorer
 from dattt_jax.metrics.protocols import Protocol
 from dattt_jax.metrics.scoring import FrameScore, missing_score, score_frame, video_saliency
 from dattt_jax.ttt import Engine, Strategy
+from dattt_jax.ttt.monitor import summarize
 from dattt_jax.ttt.objectives import Variables
 from dattt_jax.visualize import overlay
+from input_pipeline.background import BackgroundWorker
 from input_pipeline.clip import PairClip
 from input_pipeline.eval_pairs import evaluated_frames, frame_pairs, uses_stored_flow
 from input_pipeline.eval_videos import EvalEntry, EvalVideo
@@ -95,13 +97,13 @@ class VideoRunner:
 
     def _run(self, strategy_name: str, video: EvalVideo, wanted: Sequence[int], clip: "_TimedClip",
              variables: Variables, on_visited: Callable[[int], None]) -> Record:
-        start, strategy, losses = time.perf_counter(), self.strategies[strategy_name], {}
+        start, strategy, losses, reports = time.perf_counter(), self.strategies[strategy_name], {}, {}
         names, annotated = [video.frame_names[i] for i in wanted], set(video.annotated)
         masks = self.workdir / "masks" / strategy_name / video.name
         overlay_path = self.workdir / "overlays" / strategy_name / f"{video.name}.mp4"
         remove_leftovers(masks, overlay_path, self.record_path(strategy_name, video.name))
         key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(video.name.encode()))
-        with FrameScorer() as scorer:
+        with BackgroundWorker() as writer, FrameScorer() as scorer:
             for result in self.engine.run(variables, clip, strategy, key, on_visited=on_visited):
                 name = names[result.index]
                 mask = to_mask(result.probability, name)  # at the threshold of all protocols
@@ -110,8 +112,8 @@ class VideoRunner:
                     scorer.submit(str(result.step), name,
                                   functools.partial(_score, video, name, mask, soft))
                 if result.final:
-                    losses[name] = loss_values(result.losses)
-                    write_mask(masks / f"{name}.png", mask)
+                    losses[name], reports[name] = loss_values(result.losses), result.report
+                    writer.submit(write_mask, masks / f"{name}.png", mask)
             predicted_after = [strategy.steps]
             if self.curves and strategy.steps:
                 predicted_after = list(range(1, strategy.steps + 1))
@@ -128,6 +130,7 @@ class VideoRunner:
             "steps": {step: _scores_as_json(found) for step, found in by_step.items()} if self.curves else {},
             "saliency": None if profile is None else profile.tolist(),
             "losses": {name: losses[name] for name in sorted(losses)}, "category": video.category,
+            "adaptation": summarize(self.engine.policy, [reports[name] for name in names], strategy.steps),
             "flow": "of the data set" if uses_stored_flow(video, self.flow) else self.flow.identity,
             "seconds": round(time.perf_counter() - start, 3), "input_seconds": round(clip.seconds, 3)}
 
@@ -144,7 +147,7 @@ class VideoRunner:
 
 
 class _TimedClip:
-    """A clip and the seconds spent reading it."""
+    """A clip and the seconds spent waiting for it."""
 
     def __init__(self, clip: PairClip) -> None:
         self._clip, self.seconds = clip, 0.0

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from dattt_jax.framing import OUTSIDE, Framing
 from dattt_jax.image_ops import normalize, resize_bilinear
 from dattt_jax.models import DATTT
 from dattt_jax.models.dattt import Features
@@ -13,21 +14,28 @@ Array = jax.Array
 Size = tuple[int, int]
 
 
-def prepare(image: Array, input_size: Size) -> Array:
+def prepare(image: Array, input_size: Size, framing: Framing | None = None) -> Array:
     """Network input from frames or flow renderings: uint8 [B, H, W, 3] -> normalised float32 [B, h, w, 3].
 
     Bilinear without antialiasing, as in the authors' evaluation and TTT (not their training).
+
+    Args:
+        image: the frames.
+        input_size: (h, w).
+        framing: where the frames are in `image`, if they are padded.
     """
-    return normalize(resize_bilinear(image.astype(jnp.float32), input_size))
+    image = image.astype(jnp.float32)
+    return normalize(framing.resize_to_input(image) if framing else resize_bilinear(image, input_size))
 
 
-def encode_flow(model: DATTT, variables: Variables, flow: Array, input_size: Size) -> Features:
-    """Flow features of renderings uint8 [B, H, W, 3], in evaluation mode."""
-    return model.apply(variables, prepare(flow, input_size), method=model.encode_flow)
+def encode_flow(model: DATTT, variables: Variables, flow: Array, input_size: Size,
+                framing: Framing | None = None) -> Features:
+    """Flow features of renderings uint8 [B, H, W, 3], in evaluation mode; arguments as of `prepare`."""
+    return model.apply(variables, prepare(flow, input_size, framing), method=model.encode_flow)
 
 
 def predict_probability(model: DATTT, variables: Variables, image: Array, flow_features: Features,
-                        input_size: Size) -> Array:
+                        input_size: Size, framing: Framing | None = None) -> Array:
     """Probability of the primary moving object at the frames' own size, in evaluation mode.
 
     Args:
@@ -36,13 +44,18 @@ def predict_probability(model: DATTT, variables: Variables, image: Array, flow_f
         image: frames uint8 [B, H, W, 3].
         flow_features: what `encode_flow` gave for the same frames.
         input_size: (height, width) the network sees.
+        framing: where the frames are in `image`, if they are padded.
 
     Returns:
-        float32 [B, H, W]: the logits resized bilinearly to the frames' size, then the sigmoid.
+        float32 [B, H, W]: the logits resized bilinearly to the frames' size, then the sigmoid; `OUTSIDE`
+        where there is padding.
     """
-    image_features = model.apply(variables, prepare(image, input_size), method=model.encode_image)
+    image_features = model.apply(variables, prepare(image, input_size, framing), method=model.encode_image)
     logits = model.apply(variables, image_features, flow_features, method=model.mask_logits)
-    return jax.nn.sigmoid(resize_bilinear(logits, image.shape[1:3])[..., 0])
+    if framing is None:
+        return jax.nn.sigmoid(resize_bilinear(logits, image.shape[1:3])[..., 0])
+    probability = jax.nn.sigmoid(framing.resize_to_frame(logits)[..., 0])
+    return jnp.where(framing.inside(), probability, OUTSIDE)
 
 
 def depth_of_views(model: DATTT, variables: Variables, views: Array, key: Array) -> Array:

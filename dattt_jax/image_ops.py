@@ -45,7 +45,7 @@ def normalize(image: jax.Array) -> jax.Array:
     return (image.astype(jnp.float32) / 255.0 - mean) / std
 
 
-def crop_taps(out_size: int, in_size: int, kernel: Kernel, resized_size: jax.Array | int,
+def crop_taps(out_size: int, in_size: jax.Array | int, kernel: Kernel, resized_size: jax.Array | int,
               offset: jax.Array | int) -> Taps:
     """Which source pixels, with which weights, make each pixel of one resized and cropped axis.
 
@@ -54,7 +54,7 @@ def crop_taps(out_size: int, in_size: int, kernel: Kernel, resized_size: jax.Arr
 
     Args:
         out_size: pixels wanted.
-        in_size: pixels of the source axis; 2 * in_size * resized_size must stay below 2**31.
+        in_size: pixels of the source axis, may be traced; 2 * in_size * resized_size must stay below 2**31.
         kernel: `bicubic` is Keys' with a = -0.75, as in OpenCV and PyTorch.
         resized_size: scalar integer, may be traced.
         offset: scalar integer, the first pixel wanted, may be traced.
@@ -70,32 +70,39 @@ def crop_taps(out_size: int, in_size: int, kernel: Kernel, resized_size: jax.Arr
     return _kernel_taps(base, fraction, in_size, kernel)
 
 
-def _static_taps(out_size: int, in_size: int, kernel: Kernel) -> Taps:
-    """Taps of a whole resized axis, as constants, at the positions that PyTorch computes.
+def resize_taps(out_size: int, in_size: int, kernel: Kernel) -> Taps:
+    """Taps of a whole resized axis, as NumPy arrays, at the positions that PyTorch computes.
 
     Its scale is a float32, and its position is one fused multiply-add of it, rounded to float32.
+
+    Args:
+        out_size: pixels of the result.
+        in_size: pixels of the source axis.
+        kernel: as of `crop_taps`.
+
+    Returns:
+        As `crop_taps`.
     """
     scale = float(np.float32(in_size / out_size))
     position = ((np.arange(out_size) + 0.5) * scale - 0.5).astype(np.float32)
     base = np.floor(position)
-    with jax.ensure_compile_time_eval():
-        index, weight = _kernel_taps(base.astype(np.int32), position - base, in_size, kernel)
-        return np.asarray(index), np.asarray(weight)
+    return _kernel_taps(base.astype(np.int32), position - base, in_size, kernel)
 
 
-def _kernel_taps(base: Array, fraction: Array, in_size: int, kernel: Kernel) -> Taps:
-    """Taps at the positions base + fraction, [out] each, fraction in 0..1."""
+def _kernel_taps(base: Array, fraction: Array, in_size: jax.Array | int, kernel: Kernel) -> Taps:
+    """Taps at the positions base + fraction, [out] each, fraction in 0..1; NumPy arrays of NumPy arrays."""
     t = fraction
+    xp = np if isinstance(t, np.ndarray) else jnp
     if kernel == "nearest":
-        first, weights = 0, (jnp.ones_like(t),)
+        first, weights = 0, (xp.ones_like(t),)
         base = base + (t >= 0.5)
     elif kernel == "bilinear":
         first, weights = 0, (1 - t, t)
     else:
         first, weights = -1, (_cubic_far(1 + t), _cubic_near(t), _cubic_near(1 - t),
                               _cubic_far(2 - t))
-    index = base[:, None] + first + jnp.arange(len(weights), dtype=jnp.int32)
-    return jnp.clip(index, 0, in_size - 1), jnp.stack(weights, axis=-1)
+    index = base[:, None] + first + xp.arange(len(weights), dtype=np.int32)
+    return xp.clip(index, 0, in_size - 1), xp.stack(weights, axis=-1)
 
 
 def _cubic_near(distance: Array) -> Array:
@@ -217,7 +224,7 @@ def _resize_axis(image: jax.Array, axis: int, in_size: int, out_size: int,
     """Resizes one axis of a float image from `in_size` to `out_size`, keeping the dtype."""
     if kernel == "bilinear" and out_size % in_size == 0:
         return _upsample_phases(image, axis, out_size // in_size)
-    return resample(image, _static_taps(out_size, in_size, kernel), axis).astype(image.dtype)
+    return resample(image, resize_taps(out_size, in_size, kernel), axis).astype(image.dtype)
 
 
 def _resize_axis_forward(image: jax.Array, axis: int, in_size: int, out_size: int,
@@ -229,7 +236,7 @@ def _resize_axis_backward(axis: int, in_size: int, out_size: int, kernel: Kernel
                           gradient: jax.Array) -> tuple[jax.Array]:
     if kernel == "bilinear" and out_size % in_size == 0:
         return (_upsample_phases_transpose(gradient, axis, out_size // in_size),)
-    index, weight = _static_taps(out_size, in_size, kernel)
+    index, weight = resize_taps(out_size, in_size, kernel)
     matrix = np.zeros((in_size, out_size), np.float32)
     np.add.at(matrix, (index, np.arange(out_size)[:, None]), weight)
     rows = gradient.reshape(-1, out_size, int(np.prod(gradient.shape[axis + 1:])))

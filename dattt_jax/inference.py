@@ -1,21 +1,20 @@
 """DATTT ready for videos: a network with its weights, and the TTT engine that a config asks for."""
 
 import dataclasses
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from dattt_jax.checkpoints import load_variables
 from dattt_jax.errors import UserError
 from dattt_jax.forward import depth_of_views, encode_flow, predict_probability, prepare
 from dattt_jax.models import DATTT, create_model
 from dattt_jax.ttt import Engine, Policy, Problem, create_objective, create_policy
-from dattt_jax.ttt.objectives import Array, Variables
+from dattt_jax.ttt.objectives import Variables
 from dattt_jax.ttt.objectives.filters import is_image_encoder
 from dattt_jax.ttt.task import Task
+from dattt_jax.weights import load_weights
 
 __all__ = ["Network", "depth_of_views", "depth_ttt_problem", "encode_flow", "is_image_encoder",
            "load_network", "loss_values", "predict_probability", "prepare", "to_mask"]
@@ -85,35 +84,25 @@ class Network:
         Raises:
             UserError: a field is wrong, or the objective needs a part that the network has not.
         """
-        task = Task(self.model, self.input_size, ttt.batch_size, ttt.bn_prior)
-        objective = create_objective(ttt.objective, task)
-        if adapts:
-            task.check_heads(objective, ttt.objective)
         policy = self.policy(ttt)
         if per_step and policy.watches:
             raise UserError(f"config.ttt.policy={ttt.policy!r} judges frames, config.eval.curves scores "
                             "steps: use one of them")
         chunk = ttt.chunk or (_CHUNK_CPU if jax.default_backend() == "cpu" else _CHUNK_ACCELERATOR)
-        return Engine(task.problem(objective, ttt.learning_rate), chunk=chunk, per_step=per_step,
-                      policy=policy)
+        return Engine(self.problem(ttt, adapts=adapts), chunk=chunk, per_step=per_step, policy=policy)
+
+    def problem(self, ttt: ConfigDict, *, adapts: bool) -> Problem:
+        """What `config.ttt` adapts; arguments and errors as of `engine`."""
+        task = Task(self.model, self.input_size, ttt.batch_size, ttt.bn_prior)
+        objective = create_objective(ttt.objective, task)
+        if adapts:
+            task.check_heads(objective, ttt.objective)
+        return task.problem(objective, ttt.learning_rate)
 
     @staticmethod
     def policy(ttt: ConfigDict) -> Policy:
         """The policy of `config.ttt`; raises a UserError where there is no such policy."""
         return create_policy(ttt.policy, margin=ttt.policy_margin, source_weight=ttt.source_weight)
-
-    def seconds_per_prediction(self, frame: np.ndarray) -> float:
-        """Times one frame's prediction without adaptation, flow features included; uint8 [H, W, 3]."""
-        @jax.jit
-        def predict(variables: Variables, image: Array) -> Array:
-            features = encode_flow(self.model, variables, image, self.input_size)
-            return predict_probability(self.model, variables, image, features, self.input_size)
-
-        image = jnp.asarray(frame)[None]
-        predict(self.variables, image).block_until_ready()
-        start = time.perf_counter()
-        predict(self.variables, image).block_until_ready()
-        return time.perf_counter() - start
 
 
 def load_network(config: ConfigDict) -> Network:
@@ -124,7 +113,7 @@ def load_network(config: ConfigDict) -> Network:
     """
     model = create_model(config.model)
     if not config.init:
-        raise UserError("config.init is empty: name a folder of weights made by --mode=train or "
-                        "--mode=convert")
-    variables = jax.tree.map(jnp.asarray, load_variables(config.init, config.model))
+        raise UserError("config.init is empty: name weights, for example dattt-synth-b0 with "
+                        "--config=configs/dattt_synth_b0.py")
+    variables = jax.tree.map(jnp.asarray, load_weights(config.init, config.model))
     return Network(model, variables, tuple(config.input_size))

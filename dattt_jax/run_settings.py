@@ -33,18 +33,18 @@ def claim_folder(workdir: Path, settings: Mapping[str, Any], holds: str, remedy:
         stored = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); {remedy}") from error
-    difference = _first_difference("", stored, settings)
+    difference = first_difference(stored, settings)
     if difference:
         field, was, now = difference
         raise UserError(f"--workdir={workdir} holds {holds} of other settings (config.{field} was {was!r}, "
                         f"now {now!r}): {remedy}")
 
 
-def _first_difference(field: str, stored: Any, wanted: Any) -> tuple[str, Any, Any] | None:
-    """(name within `config`, stored value, wanted value) of the first thing that differs."""
+def first_difference(stored: Any, wanted: Any, field: str = "") -> tuple[str, Any, Any] | None:
+    """(dotted name, stored value, wanted value) of the first thing that differs; plain values, nested."""
     if stored == wanted:
         return None
     if not isinstance(stored, Mapping) or not isinstance(wanted, Mapping):
         return field.lstrip("."), stored, wanted
-    pairs = ((f"{field}.{name}", stored.get(name), wanted.get(name)) for name in (*wanted, *stored))
-    return next(filter(None, (_first_difference(*pair) for pair in pairs)), None)
+    triples = ((stored.get(name), wanted.get(name), f"{field}.{name}") for name in (*wanted, *stored))
+    return next(filter(None, (first_difference(*triple) for triple in triples)), None)

@@ -12,13 +12,24 @@ from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_method, flow_of_video
-from dattt_jax.inference import Network, load_network, loss_values, to_mask
+from dattt_jax.inference import Network, to_mask
 from dattt_jax.progress import Progress
+from dattt_jax.segment_progress import (
+    SavedRun,
+    check_save_weights,
+    frame_record,
+    pairs_from,
+    run_settings,
+    start_network,
+)
 from dattt_jax.stopwatch import Stopwatch
-from dattt_jax.ttt import FrameResult, Report, Strategy, create_strategy
+from dattt_jax.ttt import Progress as EngineProgress
+from dattt_jax.ttt import Strategy, create_strategy
 from dattt_jax.ttt.monitor import frame_report, summarize
+from dattt_jax.ttt.weights import save_difference
 from dattt_jax.visualize import overlay
-from input_pipeline.clip import FlowClip
+from input_pipeline.background import BackgroundWorker
+from input_pipeline.clip import PairClip
 from input_pipeline.flow import FlowMethod, RenderingSource
 from input_pipeline.images import read_mask
 from input_pipeline.video_io import Video, open_video
@@ -33,20 +44,17 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         masks/<frame>.png        0 and 255, the frame's size
         probability/<frame>.png  255 · p, if `config.segment.save_probability`
         overlay.mp4              the video with its masks, if `config.segment.overlay`
+        adapted.npz              the weights after the last visit, if `config.segment.save_weights`
         summary.json             strategy, losses, whether adaptation was kept and why, timings, device
                                  (what this function returns)
 
-    Masks are written as they are computed; those that were written stay if the run is interrupted.
+    Masks are written as they are computed. A run that was interrupted, even killed, goes on from its last
+    progress.npz with the same masks as if it had not been (`config.segment.save_every_s`).
 
     Raises:
         UserError: whatever is wrong with the input, the weights, a field or the disk.
     """
-    with Stopwatch() as watch:
-        return _segment(config, Path(workdir), watch)
-
-
-def _segment(config: ConfigDict, workdir: Path, watch: Stopwatch) -> dict[str, Any]:
-    start = time.perf_counter()
+    start, watch, workdir = time.perf_counter(), Stopwatch(), Path(workdir)
     if not config.segment.input:
         raise UserError("config.segment.input is empty: give a video file or a folder of frames")
     video = open_video(config.segment.input)
@@ -55,25 +63,30 @@ def _segment(config: ConfigDict, workdir: Path, watch: Stopwatch) -> dict[str, A
     strategy = create_strategy(config.ttt.strategy, steps=config.ttt.steps, groups=config.ttt.groups,
                                window=config.ttt.window, reset_every=config.ttt.reset_every)
     flow = flow_of_video(flow_method(config), Path(config.segment.input).stem, video.frame_names)
-    network = load_network(config)
+    network = start_network(config)
     _claim(workdir, str(config.segment.input))
-    losses, skipped, reports = _write_masks(config, workdir, video, flow, network, strategy, watch)
+    saved = SavedRun(workdir, run_settings(config, video, flow), network.variables,
+                     config.segment.save_every_s)
+    _write_masks(config, workdir, video, flow, network, strategy, watch, saved)
+    losses = {name: record.losses for name, record in saved.records.items()}
+    reports = {name: saved.records[name].report for name in video.frame_names if name in saved.records}
     if config.segment.overlay:
         with watch.measure("overlay"):
             write_overlay(video, workdir, set(losses))
     summary = {
         "input": str(config.segment.input), "finished": True, "frames": len(losses),
         "frame_size": list(video.frame_size), "fps": video.fps, "init": str(config.init),
-        "input_size": list(config.input_size),
+        "adapted": str(config.segment.adapted), "input_size": list(config.input_size),
         "objective": config.ttt.objective, "strategy": config.ttt.strategy, "steps": strategy.steps,
-        "skipped_steps": skipped,
+        "skipped_steps": sum(record.skipped for record in saved.records.values()),
         "adaptation": summarize(network.policy(config.ttt), list(reports.values()), strategy.steps),
         "monitor": {name: frame_report(report) for name, report in reports.items() if report},
         "flow": config.flow.to_dict() | {"identity": flow.identity}, "seed": config.seed, "losses": losses,
-        "seconds": _seconds(watch, network, video, len(losses), strategy, time.perf_counter() - start),
+        "seconds": _seconds(watch, time.perf_counter() - start),
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}", "jax": jax.__version__,
     }
     write_json(workdir / "summary.json", summary)
+    saved.remove()
     logging.info("%d masks in %s", len(losses), workdir / "masks")
     return summary
 
@@ -89,54 +102,64 @@ def _claim(workdir: Path, clip: str) -> None:
 
 
 def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMethod | RenderingSource,
-                 network: Network, strategy: Strategy,
-                 watch: Stopwatch) -> tuple[dict[str, list[float]], int, dict[str, Report | None]]:
-    """Adapts to the video and writes its masks.
+                 network: Network, strategy: Strategy, watch: Stopwatch, saved: SavedRun) -> None:
+    """Adapts to the video and writes its masks; `saved` knows the frames then."""
+    engine = network.engine(config.ttt, adapts=strategy.steps > 0)
+    shown = dict.fromkeys(("image", "flow"), np.zeros((1, *video.frame_size, 3), np.uint8))
+    shapes = engine.state_shapes(network.variables, shown, strategy)
+    check_save_weights(config, strategy, shapes)
+    progress = start = saved.restore(shapes)
+    visited, known = start.frames if start else 0, len(saved.records)
+    first = visited if strategy.streams else 0
+    pairs = pairs_from(first, watch.iterate("decode", video), len(video), flow, config.flow.last_frame)
+    length = len(video) - (config.flow.last_frame == "drop")
 
-    Returns:
-        (losses of every frame by its name; number of steps that changed nothing, those not counted that a
-        policy left out; what the policy measured of every frame, in the video's order).
-    """
-    losses, skipped, reports = {}, 0, {}
-    clip = FlowClip(watch.iterate("decode", video), len(video), flow, config.flow.last_frame,
-                    None if strategy.streams else workdir)
-    watch.seconds["compile"] = 0.0  # of what follows
-    with watch.measure("network"), clip, \
-            Progress("segment", len(clip) * strategy.passes) as progress:
-        results = network.engine(config.ttt, adapts=strategy.steps > 0).run(
-            network.variables, _TimedReads(clip, watch), strategy, jax.random.key(config.seed),
-            on_visited=progress.update)
-        for result in results:
+    def write(name: str, mask: np.ndarray, probability: np.ndarray) -> None:
+        with watch.measure("write"):
+            write_mask(workdir / "masks" / f"{name}.png", mask)
+            if config.segment.save_probability:
+                write_probability(workdir / "probability" / f"{name}.png", probability)
+
+    def keep(now: EngineProgress) -> None:
+        nonlocal progress
+        progress = now
+        if saved.due():
+            writer.submit(saved.saving(now))  # after the masks it counts on
+
+    with PairClip(watch.iterate("input", pairs), length, None if strategy.streams else workdir,
+                  first=first) as clip, \
+            BackgroundWorker() as writer, \
+            Progress("segment", length * strategy.passes, initial=visited) as bar:
+        with watch.measure("compile"):  # while the first frames are decoded and their flow is estimated
+            engine.warm_up(network.variables, shown, strategy)
+        results = engine.run(network.variables, _TimedReads(clip, watch), strategy,
+                             jax.random.key(config.seed), on_visited=bar.update, start=start,
+                             on_progress=keep, progress_due=saved.due)
+        for result in watch.iterate("network", results):
             name = video.frame_names[result.index]
             mask = to_mask(result.probability, name)
-            losses[name] = loss_values(result.losses)
-            skipped += _skipped(result)
-            reports[name] = result.report
-            with watch.measure("write"):
-                write_mask(workdir / "masks" / f"{name}.png", mask)
-                if config.segment.save_probability:
-                    write_probability(workdir / "probability" / f"{name}.png", result.probability)
-    return losses, skipped, {name: reports[name] for name in video.frame_names if name in reports}
-
-
-def _skipped(result: FrameResult) -> int:
-    """Steps of a frame that changed nothing though they were taken."""
-    if result.report and result.report.stopped:
-        return 0
-    return int(np.sum(~result.applied))
+            saved.records[name] = frame_record(result)
+            with watch.measure("wait_write"):
+                writer.submit(write, name, mask, result.probability)
+        if strategy.steps:
+            watch.seconds["predict"] = (len(saved.records) - known) * engine.seconds_per_prediction(
+                network.variables, shown, strategy)
+    if config.segment.save_weights:
+        save_difference(workdir / "adapted.npz", progress.state, network.variables,
+                        precision=config.segment.save_weights)
 
 
 class _TimedReads:
-    """A clip whose reads are timed."""
+    """A clip, and how long its reader waits for it."""
 
-    def __init__(self, clip: FlowClip, watch: Stopwatch) -> None:
+    def __init__(self, clip: PairClip, watch: Stopwatch) -> None:
         self._clip, self._watch = clip, watch
 
     def __len__(self) -> int:
         return len(self._clip)
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        with self._watch.measure("read"):
+        with self._watch.measure("wait_input"):
             return self._clip.read(indices)
 
 
@@ -148,20 +171,20 @@ def write_overlay(video: Video, workdir: Path, names: set[str]) -> None:
                 writer.write(overlay(frame, read_mask(workdir / "masks" / f"{name}.png")))
 
 
-def _seconds(watch: Stopwatch, network: Network, video: Video, frames: int, strategy: Strategy,
-             total: float) -> dict[str, float]:
-    """Where the `total` seconds went; what is missing is start-up.
+def _seconds(watch: Stopwatch, total: float) -> dict[str, float]:
+    """Where the `total` seconds went.
 
-    `decode`, `flow`, `write`, `overlay` and `compile` are measured as they happen. A frame's steps and its
-    prediction are one program, so `predict` is the time of one prediction run alone afterwards, times the
-    frames, and `ttt` is what remains of the time spent waiting for the network (nothing, without steps).
+    `compile`, `wait_input`, `ttt`, `predict`, `wait_write` and `overlay` follow one another and make up the
+    total with start-up. `decode`, `flow` and `write` are what two other threads were busy with meanwhile;
+    where the network had to wait for them, that is `wait_input` and `wait_write`. A frame's steps and its
+    prediction are one program: `predict` is the time of one prediction, run afterwards, times the frames, and
+    `ttt` the rest of the time spent waiting for the network (nothing, without steps).
     """
-    spent = watch.seconds.copy()  # before the prediction that is timed below
-    waited = max(spent["network"] - spent["read"] - spent["write"] - spent["compile"], 0.0)
-    predict = waited
-    if strategy.steps:
-        predict = min(network.seconds_per_prediction(next(iter(video))) * frames, waited)
-    seconds = {"decode": spent["decode"], "flow": spent["read"] - spent["decode"], "ttt": waited - predict,
-               "predict": predict, "write": spent["write"], "overlay": spent["overlay"],
-               "compile": spent["compile"], "total": total}
+    spent = watch.seconds
+    waited = max(spent["network"] - spent["wait_input"], 0.0)
+    predict = min(spent.get("predict", waited), waited)
+    seconds = {"compile": spent["compile"], "wait_input": spent["wait_input"], "ttt": waited - predict,
+               "predict": predict, "wait_write": spent["wait_write"], "overlay": spent["overlay"],
+               "decode": spent["decode"], "flow": spent["input"] - spent["decode"], "write": spent["write"],
+               "total": total}
     return {name: round(value, 3) for name, value in seconds.items()}

@@ -4,33 +4,16 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import TypeVar
-
-import jax
 
 Item = TypeVar("Item")
 
-_COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
-
 
 class Stopwatch:
-    """Adds up seconds under names; inside `with`, those of compilation under 'compile' by itself."""
+    """Adds up seconds under names; each name belongs to one thread at a time."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-
-    def __enter__(self) -> "Stopwatch":
-        jax.monitoring.register_event_duration_secs_listener(self._on_event)
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None,
-                 traceback: TracebackType | None) -> None:
-        jax.monitoring.unregister_event_duration_listener(self._on_event)
-
-    def _on_event(self, event: str, duration: float, **_: object) -> None:
-        if event == _COMPILE_EVENT:
-            self.seconds["compile"] += duration
 
     @contextlib.contextmanager
     def measure(self, name: str) -> Iterator[None]:

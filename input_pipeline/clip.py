@@ -1,45 +1,52 @@
 """A video as test-time training reads it: frames and flow renderings by index."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
-from input_pipeline.flow import FlowMethod, flow_renderings
+from input_pipeline.background import Prefetcher
 from input_pipeline.frame_spool import FrameSpool
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 class PairClip:
-    """Pairs of frame and flow rendering, made once, when they are first asked for.
+    """Pairs of frame and flow rendering, made once, in a thread of their own ahead of their use.
 
-    Without a spool folder, indices must be read in order and once, and memory holds two frames. With one,
-    they may be read in any order and again: frames and renderings go to temporary files there.
+    Use as a context manager: the thread works from the start of the block on. Without a spool folder, indices
+    must be read in order and once. With one, they may be read in any order and again: frames and renderings
+    go to temporary files there.
 
     Args:
         pairs: (frame, rendering), uint8 [H, W, 3] RGB each, all frames of one size.
         length: how many there are.
         spool_folder: where the temporary files go; None streams.
+        first: index of the first of `pairs`, those before it are not asked for.
     """
 
-    def __init__(self, pairs: Iterator[Pair], length: int, spool_folder: Path | None = None) -> None:
-        self._pairs = pairs
+    def __init__(self, pairs: Iterable[Pair], length: int, spool_folder: Path | None = None, *,
+                 first: int = 0) -> None:
+        self._pairs = Prefetcher(pairs)
         self._length = length
-        self._next = 0
-        self._spools = None
-        if spool_folder is not None:
-            self._spools = (FrameSpool(spool_folder), FrameSpool(spool_folder))
+        self._next = first
+        self._spool_folder = spool_folder
+        self._spools: tuple[FrameSpool, FrameSpool] | None = None
 
     def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            if self._spool_folder is not None:
+                self._spools = tuple(stack.enter_context(FrameSpool(self._spool_folder)) for _ in range(2))
+            stack.enter_context(self._pairs)
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None,
                  traceback: TracebackType | None) -> None:
-        for spool in self._spools or ():
-            spool.close()
+        self._open.close()
 
     def __len__(self) -> int:
         return self._length
@@ -68,20 +75,3 @@ class PairClip:
             self._next += 1
             yield next(self._pairs)
 
-
-class FlowClip(PairClip):
-    """Frames with the flow between them, computed once, when they are first asked for.
-
-    Args:
-        frames: uint8 [H, W, 3] RGB frames of one size, in order.
-        num_frames: how many there are.
-        method: the flow method.
-        last_frame: the rule for the flow of the last frame, see `flow_renderings`; 'drop' makes the clip
-            one frame shorter.
-        spool_folder: see `PairClip`.
-    """
-
-    def __init__(self, frames: Iterable[np.ndarray], num_frames: int, method: FlowMethod, last_frame: str,
-                 spool_folder: Path | None = None) -> None:
-        super().__init__(flow_renderings(frames, method, last_frame), num_frames - (last_frame == "drop"),
-                         spool_folder)

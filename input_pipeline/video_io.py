@@ -92,7 +92,7 @@ def open_video(path: Path | str) -> Video:
 def _open_folder(folder: Path) -> Video:
     """Opens a folder of frames, see `open_video`."""
     files = sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES
-                    and not file.name.startswith(".")), key=_natural_key)
+                    and not file.name.startswith(".")), key=natural_key)
     if not files:
         raise UserError(f"{folder}: no frames in this folder; it needs files of type "
                         f"{' '.join(IMAGE_SUFFIXES)}")
@@ -121,7 +121,7 @@ def _check_size(file: Path, size: tuple[int, int], expected: tuple[int, int], fi
                         "all frames of a video need one size")
 
 
-def _natural_key(file: Path) -> tuple[list[str | int], str]:
+def natural_key(file: Path) -> tuple[list[str | int], str]:
     """Orders runs of digits by their value; the name itself breaks ties such as 1 and 01."""
     pieces = re.split(r"(\d+)", file.stem.casefold())
     return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], file.name

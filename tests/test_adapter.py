@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import tiny
 from flax import linen as nn
+from video_trees import moving_frames
 
 from dattt_jax.errors import UserError
 from dattt_jax.inference import Network
 from dattt_jax.models import create_model, mit
 from dattt_jax.ttt import STRATEGIES, Adapter, create_strategy
 from dattt_jax.ttt.objectives.filters import affine_of
+from input_pipeline.flow import create_flow, flow_renderings
 
 HEIGHT, WIDTH = 12, 16
 
@@ -201,3 +203,27 @@ def test_dattt_streams_pairs_and_gives_what_the_engine_gives(dattt):
         next(own([(pairs[0][0] / 255, pairs[1][0])]))
     with pytest.raises(UserError, match=r"needs the head 'rotation'.*--config.model.heads="):
         Adapter(network.model, network.variables, objective="rotation")
+
+
+@pytest.mark.parametrize("strategy", ["mwi", "grouped_ltv"])
+def test_plain_frames_are_given_their_flow(dattt, strategy):
+    video = moving_frames(5)
+    settings = {"objective": "bn", "strategy": strategy, "steps": 2, "groups": 2, "input_size": (32, 32)}
+    _, network = dattt
+    pairs = Adapter(network.model, network.variables, **settings)
+    plain = Adapter(network.model, network.variables, **settings, flow="dis")
+    expected = list(pairs.results(list(flow_renderings(video, create_flow("dis")))))
+    for a, b in zip(plain.results(video), expected, strict=True):
+        np.testing.assert_array_equal(a.probability, b.probability)
+    if strategy == "mwi":
+        taken = []
+        masks = plain(taken.append(t) or frame for t, frame in enumerate(video))
+        next(masks)
+        assert taken == [0, 1]  # a mask waits for the frame that its flow goes to
+    with pytest.raises(UserError, match="takes frames alone, uint8"):
+        list(plain([(frame, frame) for frame in video]))
+
+
+def test_flow_is_for_dattt_alone(unrelated):
+    with pytest.raises(UserError, match="flow is for DATTT"):
+        adapter(unrelated, "mwi", flow="dis")

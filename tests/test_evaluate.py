@@ -58,6 +58,8 @@ def test_scores_are_those_of_the_masks_on_disk(real_config, finished):
         summary = results["strategies"][strategy]
         np.testing.assert_allclose([summary["J"]["mean"], summary["F"]["mean"]],
                                    np.mean(per_video, axis=0), rtol=1e-9)
+        adaptation = results["adaptation"][strategy].values()
+        assert {each["kept"] for each in adaptation} == {"none" if strategy == "base" else "all"}
     assert json.loads((workdir / "results.json").read_text()) == json.loads(json.dumps(results))
     assert len((workdir / "results.csv").read_text().splitlines()) == 1 + 2 * (2 + 1)
     assert f"{100 * results['strategies']['n']['J']['mean']:.2f}" in (workdir / "report.html").read_text()

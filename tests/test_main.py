@@ -51,6 +51,16 @@ def test_a_mistake_gives_one_line_and_status_2(arguments, message, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_sigterm_ends_a_run_in_one_line(tmp_path):
+    command = [sys.executable, ROOT / "main.py", "--mode=eval", f"--workdir={tmp_path}",
+               "--config=configs/dattt_synth_b0.py"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
+        next(line for line in run.stderr if " × " in line)  # the devices are logged before the mode begins
+        run.terminate()
+        *_, last = run.stderr.read().splitlines()
+    assert (run.returncode, last) == (130, "error: interrupted; what was written so far is complete")
+
+
 def test_score_runs_from_the_command_line(tmp_path):
     for folder in ("pred", "gt"):
         (tmp_path / folder / "cat").mkdir(parents=True)

@@ -1,5 +1,8 @@
 """The engine and the strategies on a problem whose every step is known in closed form."""
 
+import collections
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -247,3 +250,95 @@ def test_programs_hold_no_copy_of_the_weights():
     assert engine.compile_count() == 1
     np.testing.assert_allclose(results[0].probability, after(3.0, TARGETS[0], 1) + 11 + jnp.zeros((2, 3)),
                                rtol=1e-6)
+
+
+def out_of_memory_above(engine, largest):
+    """Lets the engine's programs fail as XLA's do where they are for more frames than that."""
+    compiled, tried = engine._run_visit, []
+
+    def run_visit(*, valid, **arguments):
+        tried.append(len(valid))
+        if len(valid) > largest:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+        return compiled(valid=valid, **arguments)
+
+    engine._run_visit = run_visit
+    return tried
+
+
+@pytest.mark.parametrize("name", ["mwi", "grouped_ltv"])
+def test_a_chunk_that_does_not_fit_is_halved_once_and_changes_no_bit(name):
+    strategy = create_strategy(name, steps=3, groups=2)
+
+    def bits(engine):
+        return [(r.index, r.probability.tobytes(), r.losses.tobytes())
+                for r in engine.run(SOURCE, Video(), strategy, jax.random.key(0))]
+
+    noisy = problem(NoisyPull(), optax.adam(0.1))
+    engine = Engine(noisy, chunk=16)
+    tried = out_of_memory_above(engine, 2)
+    assert bits(engine) == bits(Engine(noisy, chunk=2))
+    assert tried[:4] == [16, 8, 4, 2] and set(tried[4:]) == {2}
+    first = len(tried)
+    bits(engine)
+    assert set(tried[first:]) == {2}
+
+
+def test_what_does_not_fit_in_any_chunk_and_what_is_another_error_is_raised():
+    engine = Engine(problem(), chunk=4)
+    out_of_memory_above(engine, 0)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        list(engine.run(SOURCE, Video(), create_strategy("mwi", steps=1, groups=1), jax.random.key(0)))
+    broken = Engine(problem(), chunk=4)
+
+    def run_visit(**arguments):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    broken._run_visit = run_visit
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        list(broken.run(SOURCE, Video(), create_strategy("mwi", steps=1, groups=1), jax.random.key(0)))
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("name", ["base", "mwi", "window"])
+def test_a_warm_engine_compiles_nothing_more(name, chunk):
+    strategy = create_strategy(name, steps=2, groups=1, window=3)
+    warm, cold = (Engine(problem(NoisyPull(), optax.adam(0.1)), chunk=chunk) for _ in range(2))
+    shown = {"image": np.zeros((1, 2, 3), np.float32), "target": np.zeros(1, np.float32)}
+    warm.warm_up(SOURCE, shown, strategy)
+    assert warm.compile_count() == 1
+    results = [list(e.run(SOURCE, Video(), strategy, jax.random.key(0))) for e in (warm, cold)]
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours.probability, expected.probability)
+        np.testing.assert_array_equal(ours.losses, expected.losses)
+    assert warm.seconds_per_prediction(SOURCE, shown, strategy) > 0
+    assert warm.compile_count() == cold.compile_count() == 1
+
+
+def counting(problem, calls):
+    """The problem, with every run of its functions counted."""
+    def counted(name, function):
+        def run(*arguments):
+            jax.debug.callback(lambda: calls.update([name]))
+            return function(*arguments)
+        return run
+
+    return dataclasses.replace(problem, context=counted("context", problem.context),
+                               predict=counted("predict", problem.predict))
+
+
+@pytest.mark.parametrize("name", ["base", "mwi", "ltv"])
+def test_a_frame_is_predicted_once_and_its_context_is_computed_once(name):
+    calls = collections.Counter()
+    engine = Engine(counting(problem(), calls), chunk=3)
+    list(engine.run(SOURCE, Video(), create_strategy(name, steps=4, groups=1), jax.random.key(0)))
+    jax.effects_barrier()
+    assert calls == {"context": len(TARGETS), "predict": len(TARGETS)}
+
+
+def test_predictions_between_steps_share_the_context():
+    calls = collections.Counter()
+    engine = Engine(counting(problem(), calls), chunk=3, per_step=True)
+    list(engine.run(SOURCE, Video(), create_strategy("mwi", steps=4, groups=1), jax.random.key(0)))
+    jax.effects_barrier()
+    assert calls == {"context": len(TARGETS), "predict": 4 * len(TARGETS)}

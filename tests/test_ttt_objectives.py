@@ -135,7 +135,8 @@ def test_rotations_are_numpys():
 
 def test_rotation_loss():
     image = np.random.default_rng(0).random((6, 6, 3)).astype(np.float32)
-    objective = Rotation(lambda key, image: jnp.stack([image, -image]), lambda net, images: net(images))
+    objective = Rotation(lambda key, frame: jnp.stack([frame["image"], -frame["image"]]),
+                         lambda net, images: net(images))
     batch = objective.sample({"image": image}, 0, jax.random.key(0))
     for k in range(4):
         np.testing.assert_array_equal(batch[2 * k], np.rot90(image, k))

@@ -20,7 +20,7 @@ def adapt(name="depth", strategy="mwi", *, start=None, length=5):
     results = list(runner.run(
         toy.VARIABLES, toy.Video(length), create_strategy(strategy, steps=2, groups=2, window=3),
         jax.random.key(0), start=start,
-        on_progress=lambda p: seen.append(Progress(p.visits, jax.device_get(p.state)))))
+        on_progress=lambda p: seen.append(Progress(p.frames, jax.device_get(p.state), p.losses))))
     return results, seen
 
 

@@ -21,9 +21,13 @@ def tiny_config():
     return config
 
 
-def filled(model_config, seed=0):
-    """Random variables of a sensible size, without compiling the initialisation."""
+def filled(model_config, seed=0, kernels=1.0):
+    """Random variables of a sensible size, without compiling the initialisation.
+
+    With `kernels` times as large kernels (3), probabilities depend on the frame, not on biases alone.
+    """
     rng = np.random.default_rng(seed)
     flat = {key: rng.normal(1.0 if key[-1] in ("scale", "var") else 0.0, 0.1, s.shape).astype(np.float32)
             for key, s in traverse_util.flatten_dict(variable_shapes(model_config)).items()}
+    flat = {key: value * np.float32(kernels) if key[-1] == "kernel" else value for key, value in flat.items()}
     return traverse_util.unflatten_dict(flat)

@@ -65,7 +65,8 @@ def statistics(variables, frame, ddof=1):
             ("batch_stats", "head", "bn", "var"): jnp.var(x, ddof=ddof)[None]}
 
 
-def crops(key, image):
+def crops(key, frame):
+    image = frame["image"]
     return jnp.stack([image, image[::-1]]) + 0.01 * jax.random.normal(key, (2, *image.shape))
 
 
@@ -87,7 +88,7 @@ def reconstruct(variables, images):
 
 def objectives():
     """{name: (objective, the variables it trains)}, one of each."""
-    depth = DepthConsistency(lambda key, image: jnp.stack([crops(key, image), 0.8 * crops(key, image)]),
+    depth = DepthConsistency(lambda key, frame: jnp.stack([crops(key, frame), 0.8 * crops(key, frame)]),
                              lambda v, views, key: encode(v, views) * v["params"]["head"]["depth"])
     tent = Tent(train_mode_logits, lambda v, f: statistics(v, f, ddof=0), affine_of("bn"))
     bn = BatchNormAdaptation(statistics, SIZE * SIZE, prior=2.0)

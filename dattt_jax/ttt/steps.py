@@ -7,14 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct, traverse_util
 from jax import lax
+from jax.extend.core import jaxpr_as_fun
 
 from dattt_jax.ttt.monitor import Policy, Report, measure
 from dattt_jax.ttt.objectives import Array, Frame, Objective, Path, Plain, Variables
 
 FlatVariables = dict[Path, Array]
+Batch = dict[str, Any]  # arrays of frames, or trees of arrays, with a first axis of the number of frames
 
 _VIEW_KEY = 2**32 - 1  # folded into a frame's key for the monitor's view; steps fold in their number
 
@@ -33,6 +36,9 @@ class Problem:
             leaves it to the objective.
         view: (frame, key) -> the frame as another camera might have seen it, every pixel in its place; needed
             by policies other than `off`.
+        pack: on the host, what becomes of frames before they go to the device: (their arrays [n, …]) -> (the
+            arrays the traced functions get, a function that takes the predictions [n, …, H, W] back to the
+            frames). Frames of several sizes that are packed to one share a program.
     """
 
     objective: Objective
@@ -41,6 +47,7 @@ class Problem:
     optimizer: optax.GradientTransformation
     trainable: Callable[[Path], bool] | None = None
     view: Callable[[Frame, Array], Frame] | None = None
+    pack: Callable[[Batch], tuple[Batch, Callable[[np.ndarray], np.ndarray]]] = lambda b: (b, np.asarray)
 
     def __post_init__(self) -> None:
         """Makes an `Objective` of an object with two methods."""
@@ -143,9 +150,32 @@ def adapt_step(problem: Problem, state: AdaptState, frozen: FlatVariables, frame
     return _select(applied, moved, state), (loss, applied)
 
 
+def enter_frame(state: AdaptState, source: AdaptState, frame: Frame, fresh: Array, window: int
+                ) -> AdaptState:
+    """The carry before a frame's steps: `source` where the frame starts afresh, the frame in its window."""
+    state = _select(fresh, source, state)
+    return state.replace(window=_remember(state.window, frame)) if window > 1 else state
+
+
+def frame_step(problem: Problem, state: AdaptState, frozen: FlatVariables, frame: Frame, number: Array,
+               frame_key: Array, window: int) -> tuple[AdaptState, tuple[Array, Array]]:
+    """Step `number` of a frame that was entered, on it or on one drawn from its window; see `adapt_step`."""
+    learnt = _draw(state.window, jax.random.fold_in(frame_key, number)) if window > 1 else frame
+    return adapt_step(problem, state, frozen, learnt, number, frame_key, frame)
+
+
+def predict_frame(problem: Problem, state: AdaptState, frozen: FlatVariables, frame: Frame, context: Any, *,
+                  adapts: bool) -> Array:
+    """Probability [H, W] by the carry's weights; without `adapts` (the strategy base) the source as it is."""
+    adapted = traverse_util.unflatten_dict({**frozen, **state.trainable})
+    if adapts:
+        adapted = problem.objective.ready(adapted, state.memory, frame)
+    return problem.predict(adapted, frame, context)
+
+
 def run_visit(problem: Problem, *, variables: Variables, state: AdaptState, frames: Frame, index: Array,
-              valid: Array, fresh: Array, first_step: Array, final: Array, key: Array, steps: int,
-              per_step: bool, window: int, policy: Policy) -> tuple[AdaptState, dict[str, Any]]:
+              valid: Array, fresh: Array, first_step: Array, adapt: Array, final: Array, key: Array,
+              steps: int, per_step: bool, window: int, policy: Policy) -> tuple[AdaptState, dict[str, Any]]:
     """Visits a padded chunk of frames.
 
     Donated: `state`.
@@ -159,6 +189,7 @@ def run_visit(problem: Problem, *, variables: Variables, state: AdaptState, fram
         valid: bool [chunk]; False frames are padding and skipped.
         fresh: bool [chunk]; start the frame from the source variables.
         first_step: int32 scalar, number of the first step taken now.
+        adapt: bool scalar; False leaves the steps out, to time the rest.
         final: bool scalar; predict the frames.
         key: PRNG key of the video.
         steps: static, gradient steps per frame.
@@ -175,54 +206,56 @@ def run_visit(problem: Problem, *, variables: Variables, state: AdaptState, fram
                                  window=window, stops=policy.name == "stop_early")
 
     def predict(state: AdaptState, frame: Frame, context: Any) -> Array:
-        adapted = traverse_util.unflatten_dict({**frozen, **state.trainable})
-        if steps:  # the strategy base is the source as it is
-            adapted = problem.objective.ready(adapted, state.memory, frame)
-        return problem.predict(adapted, frame, context)
+        return predict_frame(problem, state, frozen, frame, context, adapts=steps > 0)
 
     def visit_frame(state: AdaptState, item: tuple[Frame, Array, Array]) -> tuple[AdaptState, Any]:
         frame, frame_index, start_fresh = item
-        state = _select(start_fresh, source, state)
+        state = before = enter_frame(state, source, frame, start_fresh, window)
         frame_key = jax.random.fold_in(key, frame_index)
         context = problem.context(variables, frame) if per_step or (policy.watches and steps) else None
-        if window > 1:
-            state = state.replace(window=_remember(state.window, frame))
-        before = state
 
         def step(state: AdaptState, number: Array) -> tuple[AdaptState, Any]:
-            learnt = _draw(state.window, jax.random.fold_in(frame_key, number)) if window > 1 else frame
-            state, (loss, applied) = adapt_step(problem, state, frozen, learnt, number, frame_key, frame)
+            state, (loss, applied) = frame_step(problem, state, frozen, frame, number, frame_key, window)
             return state, (loss, applied, predict(state, frame, context) if per_step else ())
 
         outputs = {"losses": jnp.zeros(0), "applied": jnp.zeros(0, bool)}
         if steps:
             take = partial(lax.scan, step, xs=first_step + jnp.arange(steps, dtype=jnp.int32))
-            if policy.name == "stop_early":
-                take = partial(_unless_stopped, take)
-            state, (outputs["losses"], outputs["applied"], probability) = take(state)
+            takes = adapt & ~state.stopped if policy.name == "stop_early" else adapt
+            state, (outputs["losses"], outputs["applied"], probability) = _only_if(takes, take, state)
         if steps and policy.watches:
             state, probability, outputs["report"] = _judge(
                 problem, policy, predict, variables, source, before, state, frame, context,
                 jax.random.fold_in(frame_key, _VIEW_KEY))
         elif not per_step:
-            def last(_: None) -> Array:
-                return predict(state, frame, problem.context(variables, frame))
+            def last(state: AdaptState) -> tuple[AdaptState, Array]:
+                return state, predict(state, frame, problem.context(variables, frame))
 
-            shape = jax.eval_shape(last, None)
-            probability = lax.cond(final, last, lambda _: jnp.zeros(shape.shape, shape.dtype), None)
+            state, probability = _only_if(final, last, state)
         return state, outputs | {"probability": probability}
 
     def visit(state: AdaptState, item: tuple[Frame, Array, Array, Array]) -> tuple[AdaptState, Any]:
         frame, frame_index, is_valid, start_fresh = item
-        active = partial(visit_frame, item=(frame, frame_index, start_fresh))
-        _, shapes = jax.eval_shape(active, state)
-        return lax.cond(is_valid, active, lambda state: (state, _zeros(shapes)), state)
+        return _only_if(is_valid, partial(visit_frame, item=(frame, frame_index, start_fresh)), state)
 
     return lax.scan(visit, state, (frames, index, valid, fresh))
 
 
-def _zeros(shapes: Any) -> Any:
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+def _only_if(condition: Array, function: Callable[[AdaptState], tuple[AdaptState, Any]], state: AdaptState
+             ) -> tuple[AdaptState, Any]:
+    """`function(state)` where the condition holds, else the state as it is and zeros.
+
+    The function is traced once, for its shapes and for the program: tracing is most of what a program that is
+    in the compilation cache costs.
+    """
+    jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(state)
+
+    def run(state: AdaptState) -> tuple[AdaptState, Any]:
+        leaves = jaxpr_as_fun(jaxpr)(*jax.tree.leaves(state))
+        return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[1])
+    return lax.cond(condition, run, lambda state: (state, zeros), state)
 
 
 def _remember(window: tuple[Frame, Array], frame: Frame) -> tuple[Frame, Array]:
@@ -239,11 +272,6 @@ def _draw(window: tuple[Frame, Array], step_key: Array) -> Frame:
     # The step's own keys are a split of `step_key`: this one must be another.
     chosen = last - jax.random.randint(jax.random.fold_in(step_key, 1), (), 0, count)
     return jax.tree.map(lambda x: x[chosen], frames)
-
-
-def _unless_stopped(take: Callable[[AdaptState], Any], state: AdaptState) -> Any:
-    _, shapes = jax.eval_shape(take, state)
-    return lax.cond(state.stopped, lambda state: (state, _zeros(shapes)), take, state)
 
 
 def _judge(problem: Problem, policy: Policy, predict: Callable[[AdaptState, Frame, Any], Array],

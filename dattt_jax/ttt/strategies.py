@@ -39,6 +39,11 @@ class Visit:
     first_step: int
     final: bool
 
+    def part(self, start: int, count: int) -> "Visit":
+        """The visit of the frames from `start` on, at most `count` of them."""
+        chosen = slice(start, start + count)
+        return dataclasses.replace(self, indices=self.indices[chosen], fresh=self.fresh[chosen])
+
 
 @dataclasses.dataclass(frozen=True)
 class Strategy:

@@ -12,6 +12,7 @@ from dattt_jax import pretext
 from dattt_jax.augment import apply_photometric, draw_photometric, ttt_views
 from dattt_jax.errors import UserError
 from dattt_jax.forward import depth_of_views, encode_flow, predict_probability, prepare
+from dattt_jax.framing import Buckets, Framing
 from dattt_jax.image_ops import normalize
 from dattt_jax.models import DATTT
 from dattt_jax.models.dattt import Features
@@ -26,6 +27,9 @@ Size = tuple[int, int]
 class Task:
     """A network, and frames {'image': uint8 [H, W, 3], 'flow': uint8 [H, W, 3]}. All methods are traced.
 
+    Frames that come through the engine are padded and have a 'framing', see `dattt_jax.framing`; ask here for
+    what is made of them. Without it a frame is as large as its arrays.
+
     Attributes:
         model: the network.
         input_size: (height, width) of crops and of the network's input.
@@ -38,13 +42,15 @@ class Task:
     batch_size: int
     bn_prior: float = 16.0
 
-    def views(self, key: Array, image: Array) -> Array:
+    def views(self, key: Array, frame: Frame) -> Array:
         """Two photometric views of the same crops, normalised: [2, B, h, w, 3]."""
-        return normalize(ttt_views(key, image, self.batch_size, self.input_size))
+        framing = _framing(frame)
+        return normalize(ttt_views(key, frame["image"], self.batch_size, self.input_size,
+                                   framing and framing.size))
 
-    def crops(self, key: Array, image: Array) -> Array:
+    def crops(self, key: Array, frame: Frame) -> Array:
         """One view of B crops: [B, h, w, 3]."""
-        return self.views(key, image)[0]
+        return self.views(key, frame)[0]
 
     def depth_logits(self, variables: Variables, views: Array, key: Array) -> Array:
         """Depth logits of both views in training mode, see `forward.depth_of_views`."""
@@ -90,26 +96,27 @@ class Task:
         return path[0] == "batch_stats" and "depth_head" not in path
 
     def _features(self, variables: Variables, frame: Frame) -> tuple[Features, Features]:
-        image = self.model.apply(variables, prepare(frame["image"][None], self.input_size),
-                                 method=self.model.encode_image)
-        return image, encode_flow(self.model, variables, frame["flow"][None], self.input_size)
+        image = prepare(frame["image"][None], self.input_size, _framing(frame))
+        return (self.model.apply(variables, image, method=self.model.encode_image),
+                self._flow_features(variables, frame))
+
+    def _flow_features(self, variables: Variables, frame: Frame) -> Features:
+        return encode_flow(self.model, variables, frame["flow"][None], self.input_size, _framing(frame))
 
     def problem(self, objective: Objective, learning_rate: float,
                 trainable: Callable[[Path], bool] | None = None) -> Problem:
         """Adapting this network with Adam without weight decay; `trainable` as of `Problem`."""
-        def context(variables: Variables, frame: Frame) -> Features:
-            return encode_flow(self.model, variables, frame["flow"][None], self.input_size)
-
         def predict(variables: Variables, frame: Frame, flow_features: Features) -> Array:
             return predict_probability(self.model, variables, frame["image"][None], flow_features,
-                                       self.input_size)[0]
+                                       self.input_size, _framing(frame))[0]
 
         def view(frame: Frame, key: Array) -> Frame:
             image = frame["image"][None]
             return frame | {"image": apply_photometric(image, draw_photometric(key, 1, hue=False))[0]}
 
-        return Problem(objective=objective, context=context, predict=predict,
-                       optimizer=optax.adam(learning_rate), trainable=trainable, view=view)
+        return Problem(objective=objective, context=self._flow_features, predict=predict,
+                       optimizer=optax.adam(learning_rate), trainable=trainable, view=view,
+                       pack=Buckets(self.input_size).pack)
 
     def check_heads(self, objective: Objective, name: str) -> None:
         """Raises a UserError where the objective needs a part that the network has not.
@@ -126,3 +133,7 @@ class Task:
             if head != "depth" and head not in self.model.heads:
                 raise UserError(f"config.ttt.objective={name!r} needs the head {head!r}, which this network "
                                 f"has not: train one with --config.model.heads=\"('{head}',)\"")
+
+
+def _framing(frame: Frame) -> Framing | None:
+    return frame.get("framing")

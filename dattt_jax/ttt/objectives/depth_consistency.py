@@ -19,13 +19,13 @@ class DepthConsistency(Objective):
     """SILog between the depth of view 2 and, as target, the depth of view 1; gradients flow into both.
 
     Attributes:
-        views: (key, image uint8 [H, W, 3]) -> two normalised views [2, B, h, w, 3] of the same B crops.
+        views: (key, frame) -> two normalised views [2, B, h, w, 3] of the same B crops.
         depth_logits: (variables, views, key) -> logits [2, B, h', w', 1], the network in training mode
             with normalisation statistics of each view's own batch.
         moves: path -> whether it is trained.
     """
 
-    views: Callable[[Array, Array], Array]
+    views: Callable[[Array, Frame], Array]
     depth_logits: Callable[[Variables, Array, Array], Array]
     moves: Callable[[Path], bool] = is_image_encoder
     heads = ("depth",)
@@ -35,9 +35,9 @@ class DepthConsistency(Objective):
         return self.moves(path)
 
     def sample(self, frame: Frame, step: Array, key: Array) -> Array:
-        """Two views of B crops of `frame['image']`; every step draws its own."""
+        """Two views of B crops of the frame; every step draws its own."""
         del step
-        return self.views(key, frame["image"])
+        return self.views(key, frame)
 
     def loss(self, variables: Variables, batch: Array, key: Array) -> Array:
         """SILog(sigmoid(depth of view 2), sigmoid(depth of view 1)) at the logits' own resolution."""

@@ -24,12 +24,12 @@ class MaskedReconstruction(Objective):
     """Mean squared error on hidden blocks, in normalised pixel units.
 
     Attributes:
-        crops: (key, image uint8 [H, W, 3]) -> normalised crops [B, h, w, 3].
+        crops: (key, frame) -> normalised crops [B, h, w, 3].
         reconstruct: (variables, images [B, h, w, 3], hidden parts 0) -> pixels [B, h, w, 3].
         moves: path -> whether it is trained.
     """
 
-    crops: Callable[[Array, Array], Array]
+    crops: Callable[[Array, Frame], Array]
     reconstruct: Callable[[Variables, Array], Array]
     moves: Callable[[Path], bool] = is_image_encoder
     heads = ("reconstruction",)
@@ -42,7 +42,7 @@ class MaskedReconstruction(Objective):
         """Crops [B, h, w, 3], and what of each is hidden, bool [B, h, w, 1]."""
         del step
         crop_key, hide_key = jax.random.split(key)
-        crops = self.crops(crop_key, frame["image"])
+        crops = self.crops(crop_key, frame)
         keys = jax.random.split(hide_key, len(crops))
         return crops, jax.vmap(lambda k: hidden_blocks(k, crops.shape[1:3]))(keys)
 

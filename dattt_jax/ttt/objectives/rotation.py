@@ -23,12 +23,12 @@ class Rotation(Objective):
     """Mean cross-entropy over four rotations of B crops.
 
     Attributes:
-        crops: (key, image uint8 [H, W, 3]) -> normalised square crops [B, s, s, 3].
+        crops: (key, frame) -> normalised square crops [B, s, s, 3].
         class_logits: (variables, images [4B, s, s, 3]) -> logits [4B, 4].
         moves: path -> whether it is trained.
     """
 
-    crops: Callable[[Array, Array], Array]
+    crops: Callable[[Array, Frame], Array]
     class_logits: Callable[[Variables, Array], Array]
     moves: Callable[[Path], bool] = is_image_encoder
     heads = ("rotation",)
@@ -40,7 +40,7 @@ class Rotation(Objective):
     def sample(self, frame: Frame, step: Array, key: Array) -> Array:
         """[4B, s, s, 3]: the crops turned by 0, then by 1, 2 and 3 quarters."""
         del step
-        crops = self.crops(key, frame["image"])
+        crops = self.crops(key, frame)
         return jnp.concatenate([rotate(crops, jnp.full(len(crops), k)) for k in range(4)])
 
     def loss(self, variables: Variables, batch: Array, key: Array) -> Array:

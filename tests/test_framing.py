@@ -1,0 +1,121 @@
+"""Padded frames, their sizes given as data, against the plain form that reads them from shapes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from dattt_jax import framing
+from dattt_jax.augment import ttt_views
+from dattt_jax.forward import encode_flow, predict_probability, prepare
+from dattt_jax.framing import OUTSIDE, Buckets, framing_of
+from dattt_jax.inference import Network
+from dattt_jax.models import create_model, mit
+from dattt_jax.ttt import create_strategy
+from dattt_jax.ttt.monitor import measure
+
+INPUT = (32, 48)
+SIZES = ((45, 70), (32, 48), (90, 51), (64, 64), (128, 33))  # smaller, equal, larger, whole multiples
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+    monkeypatch.setattr(framing, "_BUCKET", 64)
+    framing_of.cache_clear()
+    yield
+    framing_of.cache_clear()
+
+
+def frames(size, count=1, seed=0):
+    image, flow = np.random.default_rng(seed).integers(0, 256, (2, count, *size, 3), dtype=np.uint8)
+    return {"image": image, "flow": flow}
+
+
+def packed_frame(size):
+    packed, unpack = Buckets(INPUT).pack(frames(size))
+    return jax.tree.map(lambda x: x[0], packed), unpack
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_input_crops_and_probability_equal_the_plain_form(size):
+    config = tiny.tiny_config().model
+    model, variables = create_model(config), tiny.filled(config)
+    plain = jax.tree.map(lambda x: x[0], frames(size))
+    frame, unpack = packed_frame(size)
+    assert frame["image"].shape == (-(-size[0] // 64) * 64, -(-size[1] // 64) * 64, 3)
+    key = jax.random.key(3)
+
+    @jax.jit
+    def all_of(variables, image, flow, framing):
+        features = encode_flow(model, variables, flow[None], INPUT, framing)
+        return (prepare(image[None], INPUT, framing),
+                ttt_views(key, image, 3, INPUT, framing and framing.size),
+                predict_probability(model, variables, image[None], features, INPUT, framing))
+
+    expected = all_of(variables, plain["image"], plain["flow"], None)
+    found = all_of(variables, frame["image"], frame["flow"], frame["framing"])
+    np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=2e-6)
+    np.testing.assert_array_equal(found[1], expected[1])
+    np.testing.assert_allclose(unpack(np.asarray(found[2])), expected[2], rtol=0, atol=1e-5)
+    outside = np.ones(found[2].shape[1:], bool)
+    outside[: size[0], : size[1]] = False
+    assert np.all(np.asarray(found[2])[0][outside] == OUTSIDE)
+
+
+def engine(chunk=2, **fields):
+    config = tiny.tiny_config()
+    config.ttt.update({"batch_size": 2, "learning_rate": 1e-3, "chunk": chunk, **fields})
+    model, variables = create_model(config.model), tiny.filled(config.model)
+    return Network(model, variables, INPUT).engine(config.ttt, adapts=True), variables
+
+
+class Video:
+    def __init__(self, size, count=3):
+        self.arrays = frames(size, count)
+
+    def __len__(self):
+        return len(self.arrays["image"])
+
+    def read(self, indices):
+        return jax.tree.map(lambda x: x[indices], self.arrays)
+
+
+@pytest.mark.parametrize("policy", ["off", "keep_better"])
+def test_videos_of_several_sizes_share_a_program(policy):
+    shared, variables = engine(policy=policy)
+    strategy = create_strategy("mwi", steps=2, groups=1)
+    for size in ((45, 60), (64, 50), (33, 64)):
+        results = list(shared.run(variables, Video(size), strategy, jax.random.key(0)))
+        assert [r.probability.shape for r in results] == [size] * 3
+        assert all(np.all((r.probability >= 0) & (r.probability <= 1)) for r in results)
+    assert shared.compile_count() == 1
+    list(shared.run(variables, Video((65, 60)), strategy, jax.random.key(0)))
+    assert shared.compile_count() == 2
+
+
+@pytest.mark.parametrize("policy", ["off", "keep_better"])
+def test_adapting_padded_frames_equals_adapting_plain_ones(policy):
+    padded, variables = engine(policy=policy)
+    plain, _ = engine(policy=policy)
+    object.__setattr__(plain._problem, "pack", lambda batch: (batch, np.asarray))
+    strategy = create_strategy("mwi", steps=2, groups=1)
+    for found, expected in zip(*(list(e.run(variables, Video((45, 60)), strategy, jax.random.key(0)))
+                                 for e in (padded, plain)), strict=True):
+        np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-4)
+        np.testing.assert_allclose(found.probability, expected.probability, atol=2e-3)
+        if policy != "off":
+            np.testing.assert_allclose(found.report.agreement, expected.report.agreement, atol=2e-3)
+
+
+def test_padding_is_no_background_to_the_monitor():
+    full = jnp.full((4, 4), OUTSIDE).at[:2, :3].set(0.9)
+    part = full.at[0, 0].set(0.1)
+    weights = {("params", "w"): jnp.ones(2)}
+    for adapted, degenerate in ((full, True), (part, False)):
+        report, _ = measure((adapted, adapted), (part, part), weights, weights, 0.0)
+        cut = [p[:2, :3] for p in (adapted, part)]
+        expected, _ = measure((cut[0], cut[0]), (cut[1], cut[1]), weights, weights, 0.0)
+        assert report.agreement == expected.agreement == (0.0 if degenerate else 1.0)
+        assert report.change == expected.change
