@@ -110,7 +110,8 @@ def run() -> None:
         sys.exit(_fail(str(error)))
     except KeyboardInterrupt:
         _fail("interrupted; what was written so far is complete")
-        sys.exit(130)
+        sys.stdout.flush()
+        os._exit(130)  # the device may still compute: taking Python down under its threads can crash
     except Exception as error:
         if not is_out_of_memory(error):
             raise

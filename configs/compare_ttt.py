@@ -19,11 +19,13 @@ def get_config() -> ConfigDict:
     config.input_size = (128, 128)
     config.synthetic.size = (256, 256)
     config.synthetic.num_frames = 6
+    config.eval.clips = 1
     config.eval.overlays = False
+    config.ttt.steps = 3
     config.train.batch_size = 8
     config.train.render_scale = 2.0
-    config.train.steps = 400
-    config.train.save_steps = 400
+    config.train.steps = 300
+    config.train.save_steps = 300
     config.train.schedule = "step"
     config.train.learning_rate = 3e-4
     return config

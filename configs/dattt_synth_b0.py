@@ -21,5 +21,6 @@ def get_config() -> ConfigDict:
     config.model.drop_path = 0.0
     config.ttt.batch_size = 4
     config.synthetic.size = (384, 384)
-    config.eval.clips = 3
+    config.synthetic.num_frames = 6
+    config.eval.clips = 2
     return config

@@ -26,6 +26,7 @@ def get_config(stage: str = "256") -> ConfigDict:
         raise UserError(f"configs/train_synth_b0.py:{stage}: the stages are {' and '.join(_STAGES)}")
     config = dattt_synth_b0.get_config()
     config.init = ""
+    config.synthetic.num_frames = 24
     config.input_size = (int(stage), int(stage))
     config.train.batch_size = 8
     config.train.schedule = "step"

@@ -1,8 +1,11 @@
 """DATTT with auxiliary heads, and what the objectives ask of it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 from flax import traverse_util
@@ -21,7 +24,8 @@ from dattt_jax.pretext import (
     rotation_logits,
 )
 from dattt_jax.train_step import loss_fn
-from dattt_jax.ttt import create_objective, create_strategy
+from dattt_jax.ttt import adapt_step, create_objective, create_strategy, fresh_state
+from dattt_jax.ttt.objectives.depth_consistency import DepthConsistency
 from dattt_jax.ttt.objectives.filters import affine_of
 from dattt_jax.ttt.task import Task
 from dattt_jax.variables import variable_shapes
@@ -242,3 +246,35 @@ def test_curves_and_policies_exclude_each_other():
     config.policy = "reset"
     with pytest.raises(UserError, match=r"config.ttt.policy='reset' judges frames"):
         Network(*make(heads=()), SIZE).engine(config, adapts=True, per_step=True)
+
+
+def test_frozen_parts_get_no_weight_gradients():
+    """A step's gradients are those of differentiating everything, without the work of the decoder's own."""
+    model, variables = make(heads=(), drop_path=0.5)
+    task, crops = Task(model, SIZE, 2), 2 * 2
+    views = np.random.default_rng(2).normal(size=(2, 2, *SIZE, 3)).astype(np.float32)
+    objective = DepthConsistency(lambda key, frame: views, task.depth_logits)
+    # An optimiser whose state after a step is the step's gradients.
+    keep = optax.GradientTransformation(lambda params: params, lambda grads, state, params: (grads, grads))
+    problem = dataclasses.replace(task.problem(objective, 1e-5), optimizer=keep)
+    step, key = np.int32(3), jax.random.key(0)
+
+    def everything(variables):
+        _, loss_key = jax.random.split(jax.random.fold_in(key, step))
+        return jax.grad(objective.loss)(variables, views, loss_key)
+
+    def of_a_step(state, frozen):
+        return adapt_step(problem, state, frozen, {}, step, key)[0].opt_state
+
+    whole = jax.jit(everything).lower(variables).compile()
+    state, frozen = fresh_state(problem, variables)
+    ours = jax.jit(of_a_step).lower(state, frozen).compile()
+    found, expected = ours(state, frozen), traverse_util.flatten_dict(whole(variables))
+    assert set(found) == {path for path in expected if path[:2] == ("params", "encoder_image")}
+    scale = max(float(jnp.max(jnp.abs(gradient))) for gradient in found.values())
+    for path, gradient in found.items():
+        np.testing.assert_allclose(gradient, expected[path], rtol=1e-3, atol=1e-5 * scale)
+    # At the least: features · gradient, the product that gives a scale's kernel, at strides 4, 8, 16 and 32.
+    weights = sum(2 * crops * (SIZE[0] >> i) * (SIZE[1] >> i) * channels * model.decoder_features
+                  for i, channels in enumerate(tiny.SIZES.dims, 2))
+    assert whole.cost_analysis()["flops"] - ours.cost_analysis()["flops"] >= weights

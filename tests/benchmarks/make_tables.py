@@ -21,6 +21,14 @@ _WORK = {
     "video_grouped_ltv": "video, `grouped_ltv`",
     "flow": "flow of a 854×480 pair, RAFT small", "metrics": "J and F of four 854×480 masks",
 }
+_SAVINGS = {
+    "fuse": "decoder: fuse convolution at each scale's own resolution",
+    "fold": "depth decoder: folded linear layers",
+    "flow": "prediction after a step: flow features known",
+    "predictions": "TTT step: no prediction after it",
+    "frozen": "decoder: no weight gradients",
+    "views": "TTT step: two views in one encoder call",
+}
 _SIDES = {
     "ours": "ours", "ours_bf16": "ours, bfloat16", "torch": "PyTorch, default", "torch_best": "PyTorch, best",
     "torch_bf16": "PyTorch, autocast", "torch_compile": "torch.compile",
@@ -86,6 +94,21 @@ def programs(results):
             table(["", "cold", "from the cache", "GFLOP", "of the peak"], rows)]
 
 
+def savings(report):
+    """The plain form of each exact saving beside ours."""
+    settings = report["settings"]
+    rows = [[_SAVINGS[name], seconds(row["plain"]["median_s"]), seconds(row["ours"]["median_s"]),
+             f"×{row['ratio']:.2f}", *(f"{row[form]['flops'] / 1e9:.4g}" for form in ("plain", "ours")),
+             *(seconds(row[form]["compile_s"]) for form in ("plain", "ours"))]
+            for name, row in report["savings"].items()]
+    device = "" if settings["device"] == "cpu" else f"{settings['device']} and "
+    return [f"What each exact saving gains: {settings['backbone']} at {settings['size']}×{settings['size']}, "
+            f"batch {settings['batch']}, on {device}{machine_line(report['machine'])}; the plain form and "
+            f"ours in turns in one process, medians of {settings['rounds']} rounds:",
+            table(["", "plain", "ours", "", "GFLOP, plain", "GFLOP, ours", "compiling, plain",
+                   "compiling, ours"], rows)]
+
+
 def long_video(report):
     """Memory and time per frame by the video's length."""
     rows = [[f"`{strategy}`", str(run["frames"]), f"{run['peak_gib']:.2f} GiB", f"{run['frame_ms']:.1f} ms",
@@ -129,8 +152,8 @@ def metrics(report):
             "with scikit-image's disk:", table(["masks", "F", "J and F", "scikit-image, F", ""], rows)]
 
 
-_TABLES = {"compare": compare, "long_video": long_video, "flow": flow, "input_pipeline": input_pipeline,
-           "metrics": metrics}
+_TABLES = {"compare": compare, "savings": savings, "long_video": long_video, "flow": flow,
+           "input_pipeline": input_pipeline, "metrics": metrics}
 
 
 def all_tables(folder):
