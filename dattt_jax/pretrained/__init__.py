@@ -7,7 +7,7 @@ from dattt_jax.errors import UserError
 
 # name -> SHA-256 of <name>.safetensors in this folder.
 PRETRAINED = {
-    "dattt-synth-b0": "a26c5418c41215cc7dc4797cb20c7fac8840170f92ce7ee229c695ca28b8e5d3",
+    "dattt-synth-b0": "d35e10b59c4593d76c1ad0a3e79315be113359c5d87b5edfdff5f5e16b0d7df9",
 }
 
 
