@@ -17,7 +17,7 @@ from configs import dattt_synth_b0
 from dattt_jax.errors import UserError
 
 # Side of the input -> (steps, learning rate at the start and at the end, rendered size over it).
-_STAGES = {"128": (7000, 1e-3, 5e-5, 2.0), "256": (1500, 2e-4, 1e-5, 1.5)}
+_STAGES = {"128": (7000, 1e-3, 5e-5, 2.0), "256": (1200, 2e-4, 1e-5, 1.5)}
 
 
 def get_config(stage: str = "256") -> ConfigDict:

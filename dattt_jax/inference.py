@@ -8,16 +8,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
-from dattt_jax.forward import depth_of_views, encode_flow, predict_probability, prepare
 from dattt_jax.models import DATTT, create_model
 from dattt_jax.ttt import Engine, Policy, Problem, create_objective, create_policy
 from dattt_jax.ttt.objectives import Variables
 from dattt_jax.ttt.objectives.filters import is_image_encoder
 from dattt_jax.ttt.task import Task
 from dattt_jax.weights import load_weights
-
-__all__ = ["Network", "depth_of_views", "depth_ttt_problem", "encode_flow", "is_image_encoder",
-           "load_network", "loss_values", "predict_probability", "prepare", "to_mask"]
 
 Size = tuple[int, int]
 

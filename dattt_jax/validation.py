@@ -10,7 +10,8 @@ import cv2
 import jax
 import numpy as np
 
-from dattt_jax.inference import encode_flow, predict_probability, to_mask
+from dattt_jax.forward import encode_flow, predict_probability
+from dattt_jax.inference import to_mask
 from dattt_jax.metrics.boundary import boundary_f
 from dattt_jax.metrics.region import jaccard
 from dattt_jax.models import DATTT

@@ -12,7 +12,7 @@ from golden import recipe
 from golden_model import golden_model, load
 from parity import check
 
-from dattt_jax import inference
+from dattt_jax import forward, inference
 from dattt_jax.image_ops import normalize
 from dattt_jax.metrics.boundary import boundary_f
 from dattt_jax.metrics.region import jaccard
@@ -60,7 +60,7 @@ def run(network, strategy_name, per_step):
     model, variables = network
     problem = inference.depth_ttt_problem(model, input_size=INPUT_SIZE, batch_size=2, learning_rate=1e-5)
     problem = dataclasses.replace(problem, objective=Recorded(
-        views=None, depth_logits=partial(inference.depth_of_views, model)), optimizer=optax.adam(1e-5))
+        views=None, depth_logits=partial(forward.depth_of_views, model)), optimizer=optax.adam(1e-5))
     engine = Engine(problem, chunk=2, per_step=per_step)
     strategy = create_strategy(strategy_name, steps=2, groups=1)
     first = 0

@@ -14,7 +14,8 @@ from PIL import Image
 from configs import demo
 from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
-from dattt_jax.inference import encode_flow, load_network, predict_probability, to_mask
+from dattt_jax.forward import encode_flow, predict_probability
+from dattt_jax.inference import load_network, to_mask
 from dattt_jax.segment import segment
 from input_pipeline.flow import create_flow, flow_renderings
 from input_pipeline.video_io import open_video

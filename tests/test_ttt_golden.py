@@ -12,10 +12,11 @@ from golden import recipe
 from golden_model import golden_model, load, nhwc
 from parity import check
 
-from dattt_jax import inference
+from dattt_jax import forward
 from dattt_jax.convert import torch_name
 from dattt_jax.ttt import Problem, adapt_step, fresh_state
 from dattt_jax.ttt.objectives.depth_consistency import DepthConsistency
+from dattt_jax.ttt.objectives.filters import is_image_encoder
 
 SHAPE = (2, 3, 128, 160)
 # Parameters whose gradient is mathematically zero: Adam moves them by rounding noise.
@@ -47,8 +48,8 @@ def test_three_steps_equal_the_authors(backbone):
     moving = golden["grad_norm_f64"][0] > ZERO_GRADIENT
 
     problem = Problem(
-        objective=Given(views=None, depth_logits=partial(inference.depth_of_views, model)),
-        trainable=inference.is_image_encoder, context=None, predict=None, optimizer=gradient_probe())
+        objective=Given(views=None, depth_logits=partial(forward.depth_of_views, model)),
+        trainable=is_image_encoder, context=None, predict=None, optimizer=gradient_probe())
     state, frozen = fresh_state(problem, variables)
     start = dict(state.trainable)
     by_name = {torch_name(key).removeprefix("encoder_image."): key for key in start}
@@ -83,7 +84,7 @@ def test_train_mode_depth_logits_of_both_views_equal_the_authors(backbone):
     model, variables = golden_model(backbone, "alpha+beta")
     golden = load(f"ttt_{backbone}_alpha+beta_2x128x160")
     views = nhwc(np.stack(recipe.ttt_pair(0, SHAPE)))
-    depth = jax.jit(partial(inference.depth_of_views, model))(variables, views, jax.random.key(0))
+    depth = jax.jit(partial(forward.depth_of_views, model))(variables, views, jax.random.key(0))
     np.testing.assert_allclose(depth[0], nhwc(golden["depth_ref_step1_f64"]), atol=2e-5)
     np.testing.assert_allclose(depth[1], nhwc(golden["depth_aug_step1_f64"]), atol=2e-5)
 
