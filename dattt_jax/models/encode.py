@@ -1,6 +1,7 @@
 """Encoding a batch in pieces: what makes a 512×512 gradient step fit a CPU, and quick there."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,11 @@ Array = jax.Array
 # matrix products: one 512×512 image, or as many smaller ones. Measured on 4 cores, MiT-b1, a TTT step on 16
 # images of 512²: 1 image per call 6.4 s and 1.8 GB, 2 images 7.9 s and 2.9 GB, all at once above 23 GB.
 _CPU_PIXELS = 512 * 512
+
+# Encoder calls that do not depend on each other, in one piece: XLA's CPU runtime runs one while the other
+# waits for its slowest thread. Same step on 8 images: 1 call 3.4 s (2.9 of 4 cores busy), 2 calls 2.9 s (3.6
+# busy), 4 calls 3.1 s; each adds half again to compilation.
+_CALLS = 2
 
 
 def images_per_call(height: int, width: int) -> int | None:
@@ -43,21 +49,14 @@ def encode(model: DATTT, variables: dict, images: Array, *, method: Callable, tr
         Four feature maps [B, h_i, w_i, C_i].
     """
     def encode_one(item: tuple[Array, Array | None]) -> Features:
-        image, key = item
-        rngs = {"drop_path": key} if train else None
-        features = model.apply(variables, image[None], train=train, method=method, rngs=rngs)
-        return tuple(f[0] for f in features)
+        return _features(model, variables, *item, method)
 
-    items = (images, keys if train else None)
-    if at_once is None or at_once >= images.shape[0]:
-        return jax.vmap(encode_one)(items)
-    # Inside a scan nothing can merge the recomputation with the first computation, so no barriers are needed.
-    return jax.lax.map(jax.checkpoint(encode_one, prevent_cse=False), items, batch_size=at_once)
+    return _map_pieces(encode_one, (images, keys if train else None), at_once, calls=_CALLS)
 
 
 def apply_in_pieces(model: DATTT, variables: dict, image: Array, flow: Array, keys: Array
                     ) -> tuple[dict[str, Array], dict]:
-    """`model.apply` in training mode with `encode` in the place of the encoders.
+    """`model.apply` in training mode, the images encoded in pieces as in `encode`.
 
     Args:
         model: the network.
@@ -69,11 +68,50 @@ def apply_in_pieces(model: DATTT, variables: dict, image: Array, flow: Array, ke
     Returns:
         ({'mask', 'depth'} logits as of `DATTT.__call__`, {'batch_stats': updated}).
     """
-    at_once = images_per_call(*image.shape[1:3])
-    image_keys, flow_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    image_features = encode(model, variables, image, method=model.encode_image, train=True, keys=image_keys,
-                            at_once=at_once)
-    flow_features = encode(model, variables, flow, method=model.encode_flow, train=True, keys=flow_keys,
-                           at_once=at_once)
+    def encode_both(item: tuple[Array, Array, Array]) -> tuple[Features, Features]:
+        image, flow, key = item
+        image_key, flow_key = jax.random.split(key)
+        return (_features(model, variables, image, image_key, model.encode_image),
+                _features(model, variables, flow, flow_key, model.encode_flow))
+
+    # The two encoders are the calls that do not depend on each other.
+    image_features, flow_features = _map_pieces(encode_both, (image, flow, keys),
+                                                images_per_call(*image.shape[1:3]), calls=1)
     return model.apply(variables, image_features, flow_features, train=True, method=model.decode,
                        mutable=["batch_stats"])
+
+
+def _features(model: DATTT, variables: dict, image: Array, key: Array | None, method: Callable) -> Features:
+    """Features of one image; with a key in training mode."""
+    rngs = None if key is None else {"drop_path": key}
+    features = model.apply(variables, image[None], train=key is not None, method=method, rngs=rngs)
+    return tuple(f[0] for f in features)
+
+
+def _map_pieces(function: Callable, items: Any, at_once: int | None, *, calls: int) -> Any:
+    """`jax.vmap(function)(items)` in calls of `at_once` items, `calls` of them side by side."""
+    count = jax.tree.leaves(items)[0].shape[0]
+    if at_once is None or at_once >= count:
+        return jax.vmap(function)(items)
+
+    def piece(items: Any) -> Any:
+        size = jax.tree.leaves(items)[0].shape[0]
+        outputs = [jax.vmap(function)(_cut(items, start, start + at_once))
+                   for start in range(0, size, at_once)]
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
+
+    # Inside a scan nothing can merge the recomputation with the first computation, so no barriers are needed.
+    run = jax.checkpoint(piece, prevent_cse=False)
+    size = calls * at_once
+    whole = count // size * size
+    outputs = jax.lax.map(run, jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]),
+                                            _cut(items, 0, whole)))
+    outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
+    if whole < count:
+        rest = run(_cut(items, whole, count))
+        outputs = jax.tree.map(lambda *parts: jnp.concatenate(parts), outputs, rest)
+    return outputs
+
+
+def _cut(items: Any, start: int, stop: int) -> Any:
+    return jax.tree.map(lambda x: x[start:stop], items)
