@@ -68,6 +68,11 @@ def get_config() -> ConfigDict:
 
     config.flow = ConfigDict()
     config.flow.method = "dis"  # dis, raft_small, raft_large (both need weights), files (needs root)
+    # dis: take the camera's motion out. What networks in the box were trained on; published ones were not.
+    config.flow.stabilized = False
+    # The frames that flow is estimated to, so many later or (negative) earlier: the mask is made of the mean
+    # of their logits. Training draws one of them for a synthetic sample.
+    config.flow.gaps = (1,)
     config.flow.last_frame = "repeat"  # flow of the last frame: repeat, backward or drop
     config.flow.weights = ""  # raft: the file that --mode=convert made of published weights
     config.flow.iterations = 12  # raft: refinements of the flow; the authors test with 20 to 32
@@ -188,8 +193,9 @@ def get_config() -> ConfigDict:
     config.score.protocol = "davis16"  # scoring preset, or 'every' for all of them side by side
     config.score.measures = ()  # beside J and F, see config.eval.measures
 
-    config.export = ConfigDict()  # the weights of config.init as one file
+    config.export = ConfigDict()  # the weights of config.init as one file or several
     config.export.dtype = "bfloat16"  # of the numbers in it: bfloat16 or float32
+    config.export.part_mb = 0.0  # the most a file may take, MB of 10^6 bytes; 0 = one file of any size
 
     config.convert = ConfigDict()
     config.convert.input = ""  # .pth or .safetensors file

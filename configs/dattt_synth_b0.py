@@ -19,6 +19,8 @@ def get_config() -> ConfigDict:
     config.model.backbone = "mit_b0"
     config.model.decoder_features = 128
     config.model.drop_path = 0.0
+    config.flow.stabilized = True
+    config.flow.gaps = (1, -1, 2, -2)
     config.ttt.batch_size = 4
     config.synthetic.size = (384, 384)
     config.synthetic.num_frames = 6

@@ -12,7 +12,7 @@ from input_pipeline.flow.cache import CachedFlow
 from input_pipeline.flow.files import FlowFiles
 from input_pipeline.image_cache import ImageCache
 
-_NEVER_IN_VAIN = ("weights", "root", "kind")  # what a user sets, a method must take
+_NEVER_IN_VAIN = ("weights", "root", "kind", "stabilized")  # what a user sets, a method must take
 
 
 def flow_method(config: ConfigDict, *, keep: bool = True) -> FlowMethod:
@@ -38,6 +38,19 @@ def flow_settings(config: ConfigDict) -> dict[str, Any]:
         UserError: as `flow_method`, before any weights are read.
     """
     return _options("flow", config, flow_options(config.flow.method))
+
+
+def flow_gaps(config: ConfigDict) -> tuple[int, ...]:
+    """`config.flow.gaps`.
+
+    Raises:
+        UserError: it has no gap, or one that is 0 or not a whole number.
+    """
+    gaps = tuple(config.flow.gaps)
+    if not gaps or not all(isinstance(gap, int) and gap for gap in gaps):
+        raise UserError(f"config.flow.gaps={gaps}: give whole numbers of frames other than 0, for example "
+                        "(1,) or (1, -1)")
+    return gaps
 
 
 def flow_of_video(method: FlowMethod, video: str, frame_names: Sequence[str]) -> FlowMethod | RenderingSource:

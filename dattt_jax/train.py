@@ -17,7 +17,7 @@ from dattt_jax.augment import train_augment
 from dattt_jax.checkpoints import CheckpointStore
 from dattt_jax.convert import ENCODERS, from_torch_backbone
 from dattt_jax.errors import UserError
-from dattt_jax.estimators import flow_settings
+from dattt_jax.estimators import flow_gaps, flow_settings
 from dattt_jax.models import create_model
 from dattt_jax.parallel import AXIS, StepFn, first_replica, parallel_step, place
 from dattt_jax.progress import Progress
@@ -34,7 +34,7 @@ from dattt_jax.train_step import (
 from dattt_jax.validation import Validation
 from dattt_jax.variables import Variables, random_variables, variable_shapes
 from dattt_jax.weight_files import read_state_dict
-from dattt_jax.weights import load_weights
+from dattt_jax.widen import load_or_widen
 from input_pipeline.datasets.train_source import PreparedTrainSource
 from input_pipeline.loader import SAMPLE, make_loader
 from input_pipeline.synthetic import SyntheticConfig, SyntheticTrainSource
@@ -139,7 +139,8 @@ def _synthetic_source(config: ml_collections.ConfigDict, seed: int,
         raise UserError(f"config.train.render_scale={scale}: give 1 or more")
     fields = config.synthetic.to_dict() | {"size": tuple(round(scale * side) for side in size)}
     options = {} if config.flow.method == "exact" else flow_settings(config)
-    return SyntheticTrainSource(SyntheticConfig(**fields), seed, length, config.flow.method, options, size)
+    return SyntheticTrainSource(SyntheticConfig(**fields), seed, length, config.flow.method, options, size,
+                                flow_gaps(config))
 
 
 def _prepared_source(config: ml_collections.ConfigDict, data: ml_collections.ConfigDict,
@@ -186,7 +187,8 @@ def _start_state(config: ml_collections.ConfigDict, optimizer: optax.GradientTra
 
     In order of precedence:
     1. resume: the workdir holds a checkpoint of this run; everything is taken from it;
-    2. `config.init` names weights of the whole network; the optimiser and the data start afresh;
+    2. `config.init` names weights of the whole network, or of one that `widen` makes as wide; the
+       optimiser and the data start afresh;
     3. `config.train.backbone` names a published backbone, which goes into both encoders, and the
        decoders are random;
     4. random weights from `config.seed`.
@@ -204,7 +206,7 @@ def _start_variables(config: ml_collections.ConfigDict) -> Variables:
     """Weights of a run that is not resumed."""
     if config.init:
         logging.info("starting from the weights of %s", config.init)
-        return load_weights(config.init, config.model)
+        return load_or_widen(config.init, config.model, seed=config.seed)
     path = config.train.backbone
     if path:
         logging.info("starting from the backbone of %s in both encoders", path)

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from dattt_jax.errors import UserError
+from input_pipeline.flow.stabilize import stabilized as without_camera
 
 _MIN_SIDE = 12
 
@@ -14,11 +15,17 @@ class DisFlow:
     OpenCV's preset "medium". Carrying on to the finest scale costs four times as much and is not
     better: further from RAFT's flow on real frames, and it separates moving objects no better.
 
+    Args:
+        stabilized: take the camera's motion out, see `stabilize.stabilized`.
+
     Attributes:
-        identity: the preset and the version of OpenCV.
+        identity: the preset, the version of OpenCV, and whether the flow is stabilized.
     """
 
-    identity = f"dis(preset=medium, opencv={cv2.__version__})"
+    def __init__(self, stabilized: bool = False) -> None:
+        self._stabilized = stabilized
+        self.identity = (f"dis(preset=medium, opencv={cv2.__version__}"
+                         f"{', stabilized=planar 8, 1' if stabilized else ''})")
 
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
         """Computes the motion from `image0` to `image1`; see `FlowMethod`.
@@ -33,4 +40,5 @@ class DisFlow:
         # that is small, so results would depend on what was computed before.
         dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         gray0, gray1 = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (image0, image1))
-        return dis.calc(gray0, gray1, None)
+        flow = dis.calc(gray0, gray1, None)
+        return without_camera(flow) if self._stabilized else flow

@@ -51,10 +51,14 @@ class ClipRenderer:
     def _rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng([*self._key, *stream])
 
-    def frame(self, frame: int, *, with_flow: bool) -> tuple[np.ndarray, Rendering]:
-        """Returns (recorded frame uint8 [H, W, 3], its clean rendering) of frame number `frame`."""
+    def frame(self, frame: int, *, flow_to: int | None = None) -> tuple[np.ndarray, Rendering]:
+        """Returns (recorded frame uint8 [H, W, 3], its clean rendering) of frame number `frame`.
+
+        The rendering has the exact flow to frame number `flow_to`, if that is given. Numbers from the
+        clip's length on are frames after it.
+        """
         effects = self._effects
-        rendering = render(self._scene, frame, next_time=frame + 1 if with_flow else None,
+        rendering = render(self._scene, frame, next_time=flow_to,
                            background_blur=effects.background_blur)
         image = rendering.image
         if effects.shutter > 0:
@@ -91,7 +95,7 @@ def generate_clip(config: SyntheticConfig, seed: int, index: int) -> SyntheticCl
     OpenCV on the same kind of machine).
     """
     renderer = ClipRenderer(config, seed, index)
-    shots = [renderer.frame(frame, with_flow=True) for frame in range(config.num_frames)]
+    shots = [renderer.frame(frame, flow_to=frame + 1) for frame in range(config.num_frames)]
     return SyntheticClip(
         frames=np.stack([recorded for recorded, _ in shots]),
         mask=np.stack([rendering.mask for _, rendering in shots]),

@@ -1,7 +1,7 @@
 """Training samples from synthetic clips, generated on the fly."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -16,7 +16,7 @@ class SyntheticTrainSource:
     """A random-access source of `length` training samples, fit for Grain.
 
     Sample i is one frame of clip i; the frame's number is drawn too. Only that frame and, where
-    the flow is estimated, the next one are rendered. Safe to call from several threads.
+    the flow is estimated, the one it leads to are rendered. Safe to call from several threads.
 
     Frames larger than the samples make the flow as sharp at the object's border as that of real video,
     which is estimated at the video's own size: blurred flow teaches blurred masks.
@@ -30,16 +30,19 @@ class SyntheticTrainSource:
         flow_options: of that method.
         size: (height, width) of the samples, pixels; None for that of the frames. The flow is rendered
             in colours and then reduced, both plainly bilinear, as at inference.
+        gaps: how many frames later (or, negative, earlier) the frame is that the flow leads to; a
+            sample draws one of them.
 
     Raises:
         UserError: there is no such flow method or option, or it cannot be used.
     """
 
     def __init__(self, config: SyntheticConfig, seed: int, length: int, flow_method: str,
-                 flow_options: Mapping[str, Any] | None = None, size: tuple[int, int] | None = None) -> None:
+                 flow_options: Mapping[str, Any] | None = None, size: tuple[int, int] | None = None,
+                 gaps: Sequence[int] = (1,)) -> None:
         self._config, self._seed, self._length = config, seed, length
         self._flow_method, self._flow_options = flow_method, dict(flow_options or {})
-        self._size = size or config.size
+        self._size, self._gaps = size or config.size, tuple(gaps)
         self._local = threading.local()  # a flow method may keep buffers: one per thread
         if flow_method != "exact":
             self._flow()  # fails now rather than in a worker
@@ -49,7 +52,7 @@ class SyntheticTrainSource:
 
     def __getstate__(self) -> tuple:
         return (self._config, self._seed, self._length, self._flow_method, self._flow_options,
-                self._size)
+                self._size, self._gaps)
 
     def __setstate__(self, state: tuple) -> None:
         self.__init__(*state)
@@ -57,24 +60,25 @@ class SyntheticTrainSource:
     def __repr__(self) -> str:
         return (f"SyntheticTrainSource({self._config}, seed={self._seed}, length={self._length}, "
                 f"flow_method={self._flow_method!r}, flow_options={self._flow_options}, "
-                f"size={self._size})")
+                f"size={self._size}, gaps={self._gaps})")
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Returns sample `index`.
 
         Returns:
             image: uint8 [H, W, 3] RGB; flow: uint8 [H, W, 3], colour-wheel rendering of the flow
-            to the next frame; mask: uint8 [H, W, 1] in {0, 1}; depth: float32 [H, W, 1] in (0, 1].
+            to the frame of the drawn gap; mask: uint8 [H, W, 1] in {0, 1}; depth: float32 [H, W, 1]
+            in (0, 1].
         """
         index = int(index)
         if not 0 <= index < self._length:
             raise IndexError(f"sample {index} of {self._length}")
         renderer = ClipRenderer(self._config, self._seed, index)
-        frame = self._frame(index)
-        image, rendering = renderer.frame(frame, with_flow=self._flow_method == "exact")
+        frame, other = self._frames(index)
+        image, rendering = renderer.frame(frame, flow_to=other if self._flow_method == "exact" else None)
         flow = rendering.flow
         if flow is None:
-            flow = self._flow()(image, renderer.frame(frame + 1, with_flow=False)[0])
+            flow = self._flow()(image, renderer.frame(other)[0])
         sample = {"image": image, "flow": flow_to_rgb(flow), "mask": rendering.mask,
                   "depth": relative_depth(rendering)}
         if self._size != self._config.size:
@@ -87,10 +91,14 @@ class SyntheticTrainSource:
 
     def name(self, index: int) -> str:
         """`<clip>/<frame>` of sample `index`, for people."""
-        return f"synthetic_{index:05d}/{self._frame(index):05d}"
+        return f"synthetic_{index:05d}/{self._frames(index)[0]:05d}"
 
-    def _frame(self, index: int) -> int:
-        return int(np.random.default_rng([self._seed, index]).integers(self._config.num_frames))
+    def _frames(self, index: int) -> tuple[int, int]:
+        """The numbers of the sample's frame and of the one that its flow leads to."""
+        rng = np.random.default_rng([self._seed, index])
+        # Far enough from the clip's start that no number is negative.
+        frame = int(rng.integers(self._config.num_frames)) + max(0, -min(self._gaps))
+        return frame, frame + self._gaps[rng.integers(len(self._gaps))]
 
     def _flow(self) -> FlowMethod:
         if not hasattr(self._local, "flow"):
