@@ -73,7 +73,8 @@ def get_config() -> ConfigDict:
     # The frames that flow is estimated to, so many later or (negative) earlier: the mask is made of the mean
     # of their logits. Training draws one of them for a synthetic sample.
     config.flow.gaps = (1,)
-    config.flow.last_frame = "repeat"  # flow of the last frame: repeat, backward or drop
+    # Flow of the last frame: repeat, backward or drop. With other gaps repeat is backward.
+    config.flow.last_frame = "repeat"
     config.flow.weights = ""  # raft: the file that --mode=convert made of published weights
     config.flow.iterations = 12  # raft: refinements of the flow; the authors test with 20 to 32
     config.flow.dtype = "float32"  # raft: compute type of encoders and update, float32 or bfloat16

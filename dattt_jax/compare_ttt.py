@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
-from dattt_jax.estimators import flow_method
+from dattt_jax.estimators import video_flow
 from dattt_jax.eval_data import data_name, eval_entries
 from dattt_jax.eval_results import collect
 from dattt_jax.eval_robustness import parse_sweep
@@ -178,7 +178,7 @@ def _evaluate(config: ConfigDict, folder: Path, names: Sequence[str], engine: En
     strategies = {name: create_strategy(name, steps=ttt.steps, groups=ttt.groups, window=ttt.window,
                                         reset_every=ttt.reset_every, field="config.compare.strategies")
                   for name in names}
-    runner = VideoRunner(folder, strategies, engine, get_protocol(own.eval.protocol), flow_method(own),
+    runner = VideoRunner(folder, strategies, engine, get_protocol(own.eval.protocol), video_flow(own),
                          own.flow.last_frame, own.eval.frames == "annotated", False, False, False, seed)
     entries = eval_entries(own, corruption)
     for entry in entries:

@@ -10,34 +10,54 @@ from input_pipeline.depth import DepthMethod, create_depth, depth_options
 from input_pipeline.flow import FlowMethod, RenderingSource, create_flow, flow_options
 from input_pipeline.flow.cache import CachedFlow
 from input_pipeline.flow.files import FlowFiles
+from input_pipeline.flow.nearby import NearbyFlow
 from input_pipeline.image_cache import ImageCache
 
 _NEVER_IN_VAIN = ("weights", "root", "kind", "stabilized")  # what a user sets, a method must take
 
 
-def flow_method(config: ConfigDict, *, keep: bool = True) -> FlowMethod:
-    """The method of `config.flow`, with its weights read.
-
-    Args:
-        config: the configuration.
-        keep: keep its renderings in `config.estimates_dir`, where that names a folder.
+def pair_flow(config: ConfigDict) -> FlowMethod:
+    """The method of `config.flow`, with its weights read, for the flow of one pair of frames.
 
     Raises:
         UserError: there is no such method, or an option is wrong, or set for a method that has no use for it.
     """
-    method = create_flow(config.flow.method, **flow_settings(config))
-    if not keep or not config.estimates_dir or isinstance(method, FlowFiles):
+    return create_flow(config.flow.method, **flow_settings(config))
+
+
+def video_flow(config: ConfigDict) -> FlowMethod | NearbyFlow:
+    """The flow of videos by `config.flow`; `flow_of_video` binds it to one.
+
+    Its renderings are kept in `config.estimates_dir`, where that names a folder.
+
+    Raises:
+        UserError: as `pair_flow` and `flow_gaps`; or there are several gaps and flow files.
+    """
+    method, gaps = pair_flow(config), flow_gaps(config)
+    if isinstance(method, FlowFiles):
+        if gaps != (1,):
+            raise UserError(f"config.flow.gaps={gaps}: flow files are of neighbours; set config.flow.gaps="
+                            "(1,) or another config.flow.method")
         return method
-    return CachedFlow(ImageCache(config.estimates_dir), method)
+    if config.estimates_dir:
+        method = CachedFlow(ImageCache(config.estimates_dir), method)
+    # What data sets bring is plain flow between neighbours: any other is estimated, whatever they bring.
+    return NearbyFlow(method, gaps) if gaps != (1,) or config.flow.stabilized else method
 
 
 def flow_settings(config: ConfigDict) -> dict[str, Any]:
     """The options of `create_flow` for the method of `config.flow`.
 
     Raises:
-        UserError: as `flow_method`, before any weights are read.
+        UserError: as `pair_flow`, before any weights are read.
     """
     return _options("flow", config, flow_options(config.flow.method))
+
+
+def renderings_shape(method: FlowMethod | RenderingSource, frame_size: tuple[int, int]) -> tuple[int, ...]:
+    """Shape of what a frame of `frame_size` (height, width) gets from `flow_renderings`."""
+    several = (len(method.gaps),) if isinstance(method, NearbyFlow) else ()
+    return (*several, *frame_size, 3)
 
 
 def flow_gaps(config: ConfigDict) -> tuple[int, ...]:
@@ -53,11 +73,12 @@ def flow_gaps(config: ConfigDict) -> tuple[int, ...]:
     return gaps
 
 
-def flow_of_video(method: FlowMethod, video: str, frame_names: Sequence[str]) -> FlowMethod | RenderingSource:
+def flow_of_video(method: FlowMethod | NearbyFlow, video: str, frame_names: Sequence[str]
+                  ) -> FlowMethod | RenderingSource:
     """What `FlowClip` and `flow_renderings` take for a video: the method itself, or the video's flow files.
 
     Args:
-        method: see `flow_method`.
+        method: see `video_flow`.
         video: name of the video.
         frame_names: names of all its frames, in order.
     """
@@ -68,7 +89,7 @@ def depth_method(config: ConfigDict) -> DepthMethod | None:
     """The method of `config.depth`, with its weights read; None if it names none.
 
     Raises:
-        UserError: as `flow_method`.
+        UserError: as `pair_flow`.
     """
     if not config.depth.method:
         return None

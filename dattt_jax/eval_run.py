@@ -29,6 +29,7 @@ from input_pipeline.clip import PairClip
 from input_pipeline.eval_pairs import evaluated_frames, frame_pairs, uses_stored_flow
 from input_pipeline.eval_videos import EvalEntry, EvalVideo
 from input_pipeline.flow import FlowMethod
+from input_pipeline.flow.nearby import NearbyFlow
 from input_pipeline.images import read_mask
 from input_pipeline.writers import VideoWriter, write_json, write_mask
 
@@ -57,7 +58,7 @@ class VideoRunner:
     strategies: Mapping[str, Strategy]
     engine: Engine
     protocol: Protocol
-    flow: FlowMethod
+    flow: FlowMethod | NearbyFlow
     last_frame: str
     annotated_only: bool
     saliency: bool

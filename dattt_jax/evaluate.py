@@ -10,7 +10,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
-from dattt_jax.estimators import flow_method
+from dattt_jax.estimators import video_flow
 from dattt_jax.eval_data import Corruption, Part, data_name, eval_entries, parse_part
 from dattt_jax.eval_results import collect, format_strategies, wait_for_records
 from dattt_jax.eval_robustness import corrupted_folder, format_robustness, parse_sweep, write_robustness
@@ -114,7 +114,7 @@ def run_plan(config: ConfigDict, workdir: str | Path, plan: Plan, engine: Engine
     """
     workdir = Path(workdir)
     runner = VideoRunner(
-        workdir, plan.strategies, engine, get_protocol(config.eval.protocol), flow_method(config),
+        workdir, plan.strategies, engine, get_protocol(config.eval.protocol), video_flow(config),
         config.flow.last_frame, config.eval.frames == "annotated", "saliency" in config.eval.measures,
         config.eval.overlays, config.eval.curves, config.seed)
     settings = [_Setting(corruption, eval_entries(config, corruption),

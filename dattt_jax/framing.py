@@ -72,8 +72,8 @@ class Buckets:
         """Makes of frames what the programs take; see `Problem.pack`.
 
         Args:
-            batch: {'image': uint8 [n, H, W, 3], 'flow': uint8 [n, H, W, 3], …} of one size; other arrays are
-                left as they are.
+            batch: {'image': uint8 [n, H, W, 3], 'flow': uint8 [n, H, W, 3] or [n, N, H, W, 3], …} of one
+                size; other arrays are left as they are.
 
         Returns:
             (the batch with 'image' and 'flow' padded and 'framing' added, whose arrays have the first axis n;
@@ -82,8 +82,9 @@ class Buckets:
         count, height, width = batch["image"].shape[:3]
         framing = framing_of((height, width), self.input_size)
         rows, columns = (taps[0].shape[0] for taps in framing.to_frame)
-        margin = ((0, 0), (0, rows - height), (0, columns - width), (0, 0))
-        padded = {name: np.pad(batch[name], margin) for name in ("image", "flow") if name in batch}
+        margin = ((0, rows - height), (0, columns - width), (0, 0))
+        padded = {name: np.pad(batch[name], [(0, 0)] * (batch[name].ndim - 3) + list(margin))
+                  for name in ("image", "flow") if name in batch}
         framings = jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), framing)
         return batch | padded | {"framing": framings}, lambda maps: maps[..., :height, :width]
 

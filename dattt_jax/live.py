@@ -13,7 +13,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
-from dattt_jax.estimators import flow_method
+from dattt_jax.estimators import pair_flow
 from dattt_jax.inference import load_network, to_mask
 from dattt_jax.live_rates import Rates
 from dattt_jax.signals import StopSignals
@@ -89,10 +89,10 @@ def _streaming_strategy(config: ConfigDict) -> Strategy:
 
 
 def _live_flow(config: ConfigDict) -> FlowMethod:
-    """The flow method of the config, pair by pair, and nothing of it kept."""
+    """The flow method of the config, pair by pair, and nothing of it kept: later frames are not there yet."""
     config = config.copy_and_resolve_references()
     config.flow.batch_size = 1  # a second pair would have to be waited for
-    return flow_method(config, keep=False)
+    return pair_flow(config)
 
 
 def _segment(config: ConfigDict, workdir: Path, frames: LiveFrames, session: Session, budget: StepBudget,

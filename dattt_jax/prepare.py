@@ -9,7 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
-from dattt_jax.estimators import depth_method, flow_method
+from dattt_jax.estimators import depth_method, pair_flow
 from dattt_jax.progress import Progress
 from dattt_jax.visualize import contact_sheet, save_image
 from input_pipeline.datasets import DATASETS, find_videos
@@ -48,7 +48,7 @@ def prepare(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if settings.threads < 1:
         raise UserError(f"config.prepare.threads={settings.threads}: give 1 or more")
     videos = find_videos(config.data.dataset, config.data.root, config.data.split)
-    flow = flow_method(config, keep=False)
+    flow = pair_flow(config)
     if isinstance(flow, FlowFiles):
         raise UserError(f"config.flow.method={config.flow.method!r}: flow files are taken from the data "
                         "set's own folder, flow/; name the method that estimates what is missing there")

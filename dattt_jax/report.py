@@ -164,7 +164,8 @@ def _strategy_rows(config: ConfigDict, workdir: str | Path, video: EvalVideo, st
         truth = frame if target is None else overlay(frame, target, color=(40, 200, 40))
         masks = [read_mask(Path(workdir) / "masks" / strategy / video.name / f"{name}.png")
                  for strategy in strategies]
-        rows.append([frame, rendering, truth, *(overlay(frame, mask) for mask in masks)])
+        first = rendering.reshape(-1, *frame.shape)[0]  # of several flows
+        rows.append([frame, first, truth, *(overlay(frame, mask) for mask in masks)])
     return rows, names
 
 

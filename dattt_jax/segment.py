@@ -11,7 +11,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
-from dattt_jax.estimators import flow_method, flow_of_video
+from dattt_jax.estimators import flow_of_video, renderings_shape, video_flow
 from dattt_jax.inference import Network, to_mask
 from dattt_jax.progress import Progress
 from dattt_jax.segment_progress import (
@@ -62,7 +62,7 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         raise UserError(f"{config.segment.input} has one frame: motion needs at least two")
     strategy = create_strategy(config.ttt.strategy, steps=config.ttt.steps, groups=config.ttt.groups,
                                window=config.ttt.window, reset_every=config.ttt.reset_every)
-    flow = flow_of_video(flow_method(config), Path(config.segment.input).stem, video.frame_names)
+    flow = flow_of_video(video_flow(config), Path(config.segment.input).stem, video.frame_names)
     network = start_network(config)
     _claim(workdir, str(config.segment.input))
     saved = SavedRun(workdir, run_settings(config, video, flow), network.variables,
@@ -105,7 +105,8 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
                  network: Network, strategy: Strategy, watch: Stopwatch, saved: SavedRun) -> None:
     """Adapts to the video and writes its masks; `saved` knows the frames then."""
     engine = network.engine(config.ttt, adapts=strategy.steps > 0)
-    shown = dict.fromkeys(("image", "flow"), np.zeros((1, *video.frame_size, 3), np.uint8))
+    shown = {"image": np.zeros((1, *video.frame_size, 3), np.uint8),
+             "flow": np.zeros((1, *renderings_shape(flow, video.frame_size)), np.uint8)}
     shapes = engine.state_shapes(network.variables, shown, strategy)
     check_save_weights(config, strategy, shapes)
     progress = start = saved.restore(shapes)

@@ -170,10 +170,10 @@ def pairs_from(first: int, frames: Iterable[np.ndarray], count: int, method: Flo
         method: see `flow_renderings`.
         last_frame: see `flow_renderings`.
     """
-    left_out = 0
-    if not isinstance(method, RenderingSource):
-        left_out = max(min(first, count - 2), 0)
-        if isinstance(method, BatchFlowMethod):  # the same batches, or the flow may differ in its last bit
-            left_out -= left_out % method.batch_size
+    if isinstance(method, RenderingSource):
+        return method.renderings(frames, last_frame, range(first, count))
+    left_out = max(min(first, count - 2), 0)
+    if isinstance(method, BatchFlowMethod):  # the same batches, or the flow may differ in its last bit
+        left_out -= left_out % method.batch_size
     pairs = flow_renderings(itertools.islice(frames, left_out, None), method, last_frame)
     return itertools.islice(pairs, first - left_out, None)

@@ -48,14 +48,14 @@ def frame_pairs(video: EvalVideo, wanted: Sequence[int], method: FlowMethod | Re
         last_frame: the rule for the flow of the last frame, see `flow_renderings`.
 
     Yields:
-        (frame, rendering), both uint8 [H, W, 3] RGB.
+        (frame, rendering), both uint8 [H, W, 3] RGB; the renderings of a `RenderingSource` that has several
+        for a frame [N, H, W, 3].
 
     Raises:
         UserError: the video has a single frame, or its flow cannot be stored flow under this rule.
     """
     if isinstance(method, RenderingSource):
-        chosen, pairs = set(wanted), method.renderings(video.frames, last_frame)
-        return (pair for index, pair in enumerate(pairs) if index in chosen)
+        return method.renderings(video.frames, last_frame, set(wanted))
     if uses_stored_flow(video, method):
         return _stored_pairs(video, wanted, last_frame)
     if list(wanted) == list(range(len(video.frame_names) - (last_frame == "drop"))):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from configs import base
 from dattt_jax.errors import UserError
-from dattt_jax.estimators import depth_method, flow_method, flow_of_video
+from dattt_jax.estimators import depth_method, flow_of_video, video_flow
 from input_pipeline.flow import create_flow, flow_renderings, flow_to_rgb
 from input_pipeline.flow.consistency import consistent, forward_backward, warp
 from input_pipeline.flow.files import read_flow, read_rendering, write_flow
@@ -212,11 +212,11 @@ def test_forward_and_backward_flow():
 
 def test_a_config_names_the_methods(tmp_path):
     config = base.get_config()
-    method = flow_method(config)
+    method = video_flow(config)
     assert method.identity == create_flow("dis").identity and flow_of_video(method, "v", NAMES) is method
     assert depth_method(config) is None
     config.flow.method, config.flow.root = "files", str(tmp_path)
-    assert flow_method(config).identity == f"files({tmp_path})"
+    assert video_flow(config).identity == f"files({tmp_path})"
 
 
 @pytest.mark.parametrize(
@@ -256,5 +256,5 @@ def test_what_a_config_can_get_wrong(section, fields, message):
     config = base.get_config()
     config[section].update(fields)
     with pytest.raises(UserError) as raised:
-        {"flow": flow_method, "depth": depth_method}[section](config)
+        {"flow": video_flow, "depth": depth_method}[section](config)
     assert str(raised.value).startswith(message)

@@ -64,6 +64,28 @@ def test_input_crops_and_probability_equal_the_plain_form(size):
     assert np.all(np.asarray(found[2])[0][outside] == OUTSIDE)
 
 
+def test_several_flows_of_a_frame_give_the_mean_of_their_logits():
+    config = tiny.tiny_config().model
+    model, variables, size = create_model(config), tiny.filled(config), (45, 70)
+    problem = Network(model, variables, INPUT).problem(tiny.tiny_config().ttt, adapts=True)
+    image, flows = frames(size)["image"], np.stack([frames(size, seed=seed)["flow"] for seed in range(3)], 1)
+
+    @jax.jit
+    def probability(frame):
+        return problem.predict(variables, frame, problem.context(variables, frame))
+
+    def of(flow):
+        batch, unpack = problem.pack({"image": image, "flow": flow})
+        return unpack(np.asarray(probability(jax.tree.map(lambda x: x[0], batch)))).astype(np.float64)
+
+    def logit(p):
+        return np.log(p) - np.log1p(-p)
+
+    expected = np.mean([logit(of(flows[:, i])) for i in range(3)], axis=0)
+    np.testing.assert_allclose(logit(of(flows)), expected, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(logit(of(flows[:, 0])), expected, atol=1e-2)
+
+
 def engine(chunk=2, **fields):
     config = tiny.tiny_config()
     config.ttt.update({"batch_size": 2, "learning_rate": 1e-3, "chunk": chunk, **fields})

@@ -22,6 +22,7 @@ from input_pipeline.synthetic import (
 from input_pipeline.synthetic.bodies import DISTRACTOR_KINDS, OBJECT_KINDS, create_body, pose_body
 from input_pipeline.synthetic.build import build_scene
 from input_pipeline.synthetic.camera import Camera
+from input_pipeline.synthetic.clip import ClipRenderer
 from input_pipeline.synthetic.effects import Effects, apply_effects
 from input_pipeline.synthetic.render import render
 from input_pipeline.synthetic.scene import Backdrop, Scene
@@ -313,6 +314,22 @@ def test_source_shows_a_frame_of_its_clip_with_its_labels():
         if frame < 2:
             flow = create_flow("dis")(clip.frames[frame], clip.frames[frame + 1])
             np.testing.assert_array_equal(estimated["flow"], flow_to_rgb(flow))
+
+
+def test_source_draws_the_frame_that_the_flow_leads_to():
+    config, seen = SyntheticConfig(**TINY | {"num_frames": 2}), set()
+    source = SyntheticTrainSource(config, 4, 8, "dis", {"stabilized": True}, gaps=(1, -2))
+    method = create_flow("dis", stabilized=True)
+    for index in range(8):
+        renderer, sample = ClipRenderer(config, 4, index), source[index]
+        frames = [renderer.frame(number)[0] for number in range(5)]
+        (frame,) = [t for t in range(5) if (frames[t] == sample["image"]).all()]
+        renderings = {other: flow_to_rgb(method(frames[frame], frames[other]))
+                      for other in (frame + 1, frame - 2)}
+        (other,) = [other for other in renderings if (renderings[other] == sample["flow"]).all()]
+        seen.add((frame, other - frame))
+    assert {gap for _, gap in seen} == {1, -2}
+    assert {frame for frame, _ in seen} == {2, 3}  # as many as the clip has, none before its start
 
 
 def test_source_gives_the_same_from_threads_and_after_pickling():

@@ -11,7 +11,7 @@ from flax import traverse_util
 from dattt_jax import pretext
 from dattt_jax.augment import apply_photometric, draw_photometric, ttt_views
 from dattt_jax.errors import UserError
-from dattt_jax.forward import depth_of_views, encode_flow, predict_probability, prepare
+from dattt_jax.forward import depth_of_views, encode_flow, predict_probability, prepare, repeat
 from dattt_jax.framing import Buckets, Framing
 from dattt_jax.image_ops import normalize
 from dattt_jax.models import DATTT
@@ -26,6 +26,8 @@ Size = tuple[int, int]
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A network, and frames {'image': uint8 [H, W, 3], 'flow': uint8 [H, W, 3]}. All methods are traced.
+
+    A frame may also have several flows, [N, H, W, 3]: its logits are the mean of theirs.
 
     Frames that come through the engine are padded and have a 'framing', see `dattt_jax.framing`; ask here for
     what is made of them. Without it a frame is as large as its arrays.
@@ -65,7 +67,7 @@ class Task:
         return pretext.reconstruct(self.model, variables, images)
 
     def train_mode_mask_logits(self, variables: Variables, frame: Frame) -> Array:
-        """Mask logits [1, h/4, w/4, 1] of the plain frame, BatchNorm with its own statistics."""
+        """Mask logits [N, h/4, w/4, 1] of the plain frame's N flows, BatchNorm with their own statistics."""
         return self.model.apply(variables, *self._features(variables, frame), train=True,
                                 method=self.model.mask_logits)
 
@@ -82,13 +84,14 @@ class Task:
 
     def biased_statistics(self, variables: Variables, frame: Frame) -> dict[Path, Array]:
         """The same with the biased variance, by which a layer in training mode normalises."""
-        biased = (self.positions - 1) / self.positions
+        count = self.positions * (frame["flow"].size // frame["image"].size)
+        biased = (count - 1) / count
         return {path: value * biased if path[-1] == "var" else value
                 for path, value in self.statistics(variables, frame).items()}
 
     @property
     def positions(self) -> int:
-        """Values per channel that a frame has at the BatchNorm layers: positions at stride 4."""
+        """Values per channel that a frame with one flow has at the BatchNorm layers: places at stride 4."""
         return -(-self.input_size[0] // 4) * -(-self.input_size[1] // 4)
 
     def is_mask_statistic(self, path: Path) -> bool:
@@ -97,11 +100,13 @@ class Task:
 
     def _features(self, variables: Variables, frame: Frame) -> tuple[Features, Features]:
         image = prepare(frame["image"][None], self.input_size, _framing(frame))
-        return (self.model.apply(variables, image, method=self.model.encode_image),
-                self._flow_features(variables, frame))
+        flow_features = self._flow_features(variables, frame)
+        image_features = self.model.apply(variables, image, method=self.model.encode_image)
+        return repeat(image_features, flow_features[0].shape[0]), flow_features
 
     def _flow_features(self, variables: Variables, frame: Frame) -> Features:
-        return encode_flow(self.model, variables, frame["flow"][None], self.input_size, _framing(frame))
+        flow = frame["flow"].reshape(-1, *frame["flow"].shape[-3:])
+        return encode_flow(self.model, variables, flow, self.input_size, _framing(frame))
 
     def problem(self, objective: Objective, learning_rate: float,
                 trainable: Callable[[Path], bool] | None = None) -> Problem:

@@ -12,7 +12,7 @@ on first use, so that an unused method costs no import.
 import importlib
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,7 +21,7 @@ from dattt_jax.errors import UserError
 from input_pipeline.flow.colorwheel import flow_to_rgb
 
 __all__ = ["LAST_FRAME_RULES", "BatchFlowMethod", "FlowMethod", "RenderingMethod", "RenderingSource",
-           "create_flow", "flow_options", "flow_renderings", "flow_to_rgb"]
+           "create_flow", "flow_options", "flow_renderings", "flow_to_rgb", "rendering_of"]
 
 # name: "module:constructor"
 _METHODS = {
@@ -86,7 +86,9 @@ class RenderingMethod(FlowMethod, Protocol):
 
 @runtime_checkable
 class RenderingSource(Protocol):
-    """Flow of one video that is looked up rather than estimated, see `input_pipeline.flow.files`.
+    """Flow of a video in a way of its own: looked up in files, or estimated to several frames.
+
+    See `input_pipeline.flow.files` and `input_pipeline.flow.nearby`.
 
     Attributes:
         identity: see `FlowMethod`.
@@ -94,9 +96,12 @@ class RenderingSource(Protocol):
 
     identity: str
 
-    def renderings(self, frames: Iterable[np.ndarray],
-                   last_frame: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """As `flow_renderings`."""
+    def renderings(self, frames: Iterable[np.ndarray], last_frame: str, wanted: Container[int] | None = None
+                   ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """As `flow_renderings`, of those of the video's `frames` whose number is in `wanted` (None: of all).
+
+        A rendering may also be several, uint8 `[N, H, W, 3]`.
+        """
         ...
 
 
@@ -154,7 +159,8 @@ def flow_renderings(frames: Iterable[np.ndarray], method: FlowMethod | Rendering
             renders its flow to the frame before it; "drop" leaves the last frame out.
 
     Yields:
-        (frame, rendering), both `[H, W, 3]` uint8 RGB.
+        (frame, rendering), both `[H, W, 3]` uint8 RGB; several renderings `[N, H, W, 3]` from a
+        `RenderingSource` that has several.
 
     Raises:
         UserError: `last_frame` is no such rule (at the call), or the stream has fewer than two
@@ -178,7 +184,7 @@ def _flow_renderings(frames: Iterable[np.ndarray], method: FlowMethod,
     if last_frame == "repeat":
         yield pair[1], rendering
     elif last_frame == "backward":
-        yield pair[1], _rendering(method, pair[1], pair[0])
+        yield pair[1], rendering_of(method, pair[1], pair[0])
 
 
 def _pair_renderings(frames: Iterable[np.ndarray], method: FlowMethod
@@ -187,7 +193,7 @@ def _pair_renderings(frames: Iterable[np.ndarray], method: FlowMethod
     pairs = itertools.pairwise(frames)
     if not isinstance(method, BatchFlowMethod):
         for pair in pairs:
-            yield pair, _rendering(method, *pair)
+            yield pair, rendering_of(method, *pair)
         return
     while group := list(itertools.islice(pairs, method.batch_size)):
         images0, images1 = map(np.stack, zip(*group, strict=True))
@@ -195,7 +201,8 @@ def _pair_renderings(frames: Iterable[np.ndarray], method: FlowMethod
             yield pair, flow_to_rgb(flow)
 
 
-def _rendering(method: FlowMethod, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
+def rendering_of(method: FlowMethod, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
+    """`flow_to_rgb` of the motion from `image0` to `image1`, in the method's own way if it has one."""
     if isinstance(method, RenderingMethod):
         return method.rendering(image0, image1)
     return flow_to_rgb(method(image0, image1))

@@ -1,6 +1,6 @@
 """Flow that another program wrote: Middlebury's .flo, KITTI's 16-bit PNG, and ready colour renderings."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -158,21 +158,22 @@ class VideoFlowFiles:
         self.identity = f"files({folder})"
         self._folder, self._names = folder, list(frame_names)
 
-    def renderings(self, frames: Iterable[np.ndarray],
-                   last_frame: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """As `flow_renderings`. A file of the last frame comes before the rules "repeat" and "backward".
+    def renderings(self, frames: Iterable[np.ndarray], last_frame: str, wanted: Container[int] | None = None
+                   ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """See `RenderingSource`. A file of the last frame comes before the rules "repeat" and "backward".
 
         Raises:
             UserError: files are missing or damaged, or of another size than their frame (while iterating).
         """
         files = self._files(last_frame)
-        rendering = None
-        for name, frame in zip(self._names, frames, strict=True):
-            path = files.get(name)
-            if path is not None:
-                rendering = read_rendering(path)
-            elif last_frame == "drop":
+        path = None
+        for index, (name, frame) in enumerate(zip(self._names, frames, strict=True)):
+            if name not in files and last_frame == "drop":
                 return
+            path = files.get(name, path)
+            if wanted is not None and index not in wanted:
+                continue
+            rendering = read_rendering(path)
             if rendering.shape != frame.shape:
                 sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (rendering.shape, frame.shape))
                 raise UserError(f"{path}: flow and frame are of different size, {sizes} (width x height)")

@@ -1,0 +1,94 @@
+"""Flow to several frames: which pairs are estimated, at the ends of a video too."""
+
+import numpy as np
+import pytest
+
+from configs import base
+from dattt_jax.errors import UserError
+from dattt_jax.estimators import flow_of_video, renderings_shape, video_flow
+from dattt_jax.segment_progress import pairs_from
+from input_pipeline.flow import flow_renderings
+from input_pipeline.flow.nearby import NearbyFlow
+
+
+class PairNumbers:
+    """A flow method whose rendering holds the numbers of both frames."""
+
+    identity = "pair numbers"
+
+    def __call__(self, image0, image1):
+        raise AssertionError("the rendering is asked for")
+
+    def rendering(self, image0, image1):
+        return np.stack([image0[..., 0], image1[..., 0], image0[..., 2]], -1)
+
+
+def video(count):
+    return [np.full((2, 3, 3), number, np.uint8) for number in range(count)]
+
+
+def pairs(count, gaps, last_frame="backward", wanted=None):
+    """{frame: [the frames its flow leads to]}."""
+    found = {}
+    method = NearbyFlow(PairNumbers(), gaps)
+    for frame, rendering in method.renderings(iter(video(count)), last_frame, wanted):
+        assert (rendering[..., 0] == frame[0, 0, 0]).all()
+        assert rendering.shape == (len(gaps), 2, 3, 3)
+        found[int(frame[0, 0, 0])] = [int(n) for n in rendering[:, 0, 0, 1]]
+    return found
+
+
+def test_every_frame_has_flow_to_its_neighbours_and_at_the_ends_to_the_nearest():
+    assert pairs(6, (1, -1, 2, -2)) == {0: [1, 1, 2, 2], 1: [2, 0, 3, 0], 2: [3, 1, 4, 0], 3: [4, 2, 5, 1],
+                                        4: [5, 3, 5, 2], 5: [4, 4, 3, 3]}
+    assert pairs(2, (1, -1, 2, -2)) == {0: [1, 1, 1, 1], 1: [0, 0, 0, 0]}
+    assert pairs(4, (3,)) == {0: [3], 1: [3], 2: [3], 3: [0]}
+    assert pairs(4, (-1,)) == {0: [1], 1: [0], 2: [1], 3: [2]}
+
+
+def test_drop_leaves_out_the_last_frame_and_repeat_is_backward():
+    gaps = (1, -2)
+    whole = pairs(5, gaps)
+    assert pairs(5, gaps, "repeat") == whole
+    assert pairs(5, gaps, "drop") == {number: whole[number] for number in range(4)}
+
+
+def test_only_wanted_frames_have_their_flow_estimated():
+    whole = pairs(7, (1, -2))
+    assert pairs(7, (1, -2), wanted={1, 5, 6}) == {number: whole[number] for number in (1, 5, 6)}
+    resumed = pairs_from(4, iter(video(7)), 7, NearbyFlow(PairNumbers(), (1, -2)), "repeat")
+    assert [int(rendering[1, 0, 0, 1]) for _, rendering in resumed] == [whole[n][1] for n in (4, 5, 6)]
+
+
+@pytest.mark.parametrize("gaps", [(1,), (1, -1, 2, -2)])
+def test_one_frame_shows_no_motion(gaps):
+    with pytest.raises(UserError, match="at least two frames"):
+        pairs(1, gaps)
+
+
+def config(**flow):
+    config = base.get_config()
+    config.flow.update(flow)
+    return config
+
+
+def test_the_config_chooses():
+    plain = video_flow(config())
+    several = flow_of_video(video_flow(config(gaps=(1, -1), stabilized=True)), "video", ["0", "1"])
+    assert renderings_shape(plain, (4, 6)) == (4, 6, 3)
+    assert renderings_shape(several, (4, 6)) == (2, 4, 6, 3)
+    assert several.identity.endswith("to frames +1, -1")
+    assert "stabilized" in several.identity
+    frames = np.random.default_rng(0).integers(0, 255, (3, 48, 64, 3), np.uint8)
+    renderings = [rendering for _, rendering in flow_renderings(frames, several)]
+    assert [r.shape for r in renderings] == [(2, 48, 64, 3)] * 3
+
+
+@pytest.mark.parametrize(("flow", "message"), [
+    ({"gaps": ()}, r"config\.flow\.gaps=\(\): give whole numbers"),
+    ({"gaps": (1, 0)}, r"config\.flow\.gaps=\(1, 0\): give whole numbers"),
+    ({"gaps": (2,), "method": "files", "root": "."}, "flow files are of neighbours"),
+    ({"stabilized": True, "method": "files", "root": "."}, r"config\.flow\.stabilized=True is of no use")])
+def test_what_does_not_work_is_said(flow, message):
+    with pytest.raises(UserError, match=message):
+        video_flow(config(**flow))
