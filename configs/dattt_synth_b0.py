@@ -3,7 +3,7 @@
     python main.py --mode=segment --config=configs/dattt_synth_b0.py --workdir=OUT \
         --config.segment.input=clip.mp4
 
-How it was trained: configs/train_synth_b0.py; what it reaches: dattt_jax/pretrained/README.md.
+How it was trained: configs/train_synth.py; what it reaches: dattt_jax/pretrained/README.md.
 """
 
 from ml_collections import ConfigDict

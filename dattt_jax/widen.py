@@ -18,7 +18,7 @@ from dattt_jax.variables import Variables, leaf_shapes, variable_shapes
 from dattt_jax.weights import load_weights, weights_model_config
 
 _WIDTHS = ("backbone", "decoder_features")  # the fields of config.model that widening may change
-_SPREAD = 0.5  # shares are this much above or below equal at most: of two, between 0 and 1
+_SPREAD = 1.0  # shares are this much above or below equal at most: of two, between -0.5 and 1.5
 
 
 def load_or_widen(init: str | Path, model_config: ml_collections.ConfigDict, *, seed: int) -> Variables:
