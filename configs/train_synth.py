@@ -15,8 +15,8 @@
     python main.py --mode=export --config=configs/train_synth.py:b1 --config.init=runs/b1 --workdir=OUT \
         --config.export.part_mb=16
 
-Without `config.init` the stages `more` and `b1` go on from what is in the box; another `config.seed` gives them
-clips that they have not seen.
+Without `config.init` the stages `more` and `b1` go on from what is in the box; another `config.seed` gives
+them clips that they have not seen.
 """
 
 from ml_collections import ConfigDict

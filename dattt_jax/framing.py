@@ -93,10 +93,10 @@ class Buckets:
 def framing_of(size: Size, input_size: Size) -> Framing:
     """The framing of frames of `size` padded to their bucket, NumPy arrays."""
     def to_frame(side: int, input_side: int) -> Taps:
-        taps = resize_taps(side, -(-input_side // _STRIDE), "bilinear")
+        taps = resize_taps(side, -(-input_side // _STRIDE))
         return tuple(np.pad(x, ((0, -side % _BUCKET), (0, 0))) for x in taps)
 
     sides = list(zip(size, input_size, strict=True))
     return Framing(np.asarray(size, np.int32),
-                   tuple(resize_taps(input_side, side, "bilinear") for side, input_side in sides),
+                   tuple(resize_taps(input_side, side) for side, input_side in sides),
                    tuple(to_frame(*side) for side in sides))

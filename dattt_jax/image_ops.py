@@ -4,8 +4,8 @@ All functions are pure, need static output sizes, and take images as [..., heigh
 Pixels are squares and positions are their centres: row y of an output of `size` rows looks at
 source position (y + 0.5) * source_size / size - 0.5, and the border pixel is repeated outside
 the image. That is the convention of PyTorch's `align_corners=False`, of OpenCV and of Pillow.
-Nothing is antialiased but `resize_antialias`: DATTT evaluates and adapts on plain bilinear frames,
-and trains on frames resized by Pillow.
+Nothing is antialiased: DATTT evaluates and adapts on plain bilinear frames. Those it trains on are resized
+by Pillow, on the host.
 
 A resize is two passes, one per axis, each a weighted sum of a few gathered rows ("taps"). On a CPU
 gathering was 5 to 20 times faster than products with the [out, in] weight matrices. Where
@@ -70,15 +70,14 @@ def crop_taps(out_size: int, in_size: jax.Array | int, kernel: Kernel, resized_s
     return _kernel_taps(base, fraction, in_size, kernel)
 
 
-def resize_taps(out_size: int, in_size: int, kernel: Kernel) -> Taps:
-    """Taps of a whole resized axis, as NumPy arrays, at the positions that PyTorch computes.
+def resize_taps(out_size: int, in_size: int) -> Taps:
+    """Bilinear taps of a whole resized axis, as NumPy arrays, at the positions that PyTorch computes.
 
     Its scale is a float32, and its position is one fused multiply-add of it, rounded to float32.
 
     Args:
         out_size: pixels of the result.
         in_size: pixels of the source axis.
-        kernel: as of `crop_taps`.
 
     Returns:
         As `crop_taps`.
@@ -86,7 +85,7 @@ def resize_taps(out_size: int, in_size: int, kernel: Kernel) -> Taps:
     scale = float(np.float32(in_size / out_size))
     position = ((np.arange(out_size) + 0.5) * scale - 0.5).astype(np.float32)
     base = np.floor(position)
-    return _kernel_taps(base.astype(np.int32), position - base, in_size, kernel)
+    return _kernel_taps(base.astype(np.int32), position - base, in_size, "bilinear")
 
 
 def _kernel_taps(base: Array, fraction: Array, in_size: jax.Array | int, kernel: Kernel) -> Taps:
@@ -143,12 +142,7 @@ def resize_bilinear(image: jax.Array, size: tuple[int, int]) -> jax.Array:
     Returns:
         [..., height, width, C].
     """
-    return _resize(image, size, "bilinear")
-
-
-def resize_bicubic(image: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Resizes bicubically, a = -0.75, no antialias, no clamping; arguments as `resize_bilinear`."""
-    return _resize(image, size, "bicubic")
+    return _resize(image, size)
 
 
 def upsample_bilinear(image: jax.Array, size: tuple[int, int]) -> jax.Array:
@@ -156,87 +150,38 @@ def upsample_bilinear(image: jax.Array, size: tuple[int, int]) -> jax.Array:
 
     Integer factors, x2, x4, x8, avoid gathers in both directions; other sizes work as well.
     """
-    return _resize(image, size, "bilinear")
+    return _resize(image, size)
 
 
-def resize_nearest(image: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Takes the source pixel under each output pixel's centre, as Pillow's NEAREST.
-
-    Args:
-        image: [..., H, W, C] of any dtype (kept), for example a mask.
-        size: (height, width) of the result.
-
-    Returns:
-        [..., height, width, C].
-    """
-    for axis, out_size in ((-3, size[0]), (-2, size[1])):
-        in_size = image.shape[axis]
-        index = (2 * np.arange(out_size) + 1) * in_size // (2 * out_size)
-        image = jnp.take(image, index, axis=axis, mode="clip")
-    return image
-
-
-def resize_antialias(image: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Resizes bilinearly with antialias, as Pillow's BILINEAR does with 8-bit images.
-
-    For training images. Pillow's arithmetic, in integers: two passes, columns before rows, with
-    weights of 22 bits, each rounded to 8 bits.
-
-    Args:
-        image: [..., H, W, C] uint8.
-        size: (height, width) of the result.
-
-    Returns:
-        [..., height, width, C] uint8.
-    """
-    for axis, out_size in ((image.ndim - 2, size[1]), (image.ndim - 3, size[0])):
-        taps = _antialias_taps(out_size, image.shape[axis])
-        image = (resample(image, taps, axis) + (1 << 21)) >> 22
-    return image.astype(jnp.uint8)
-
-
-def _antialias_taps(out_size: int, in_size: int) -> Taps:
-    """Taps of a triangle as wide as an output pixel, at least a source pixel; sums 1 << 22."""
-    scale = in_size / out_size
-    width = max(scale, 1.0)
-    centre = (np.arange(out_size)[:, None] + 0.5) * scale
-    index = np.floor(centre - width).astype(np.int32) + np.arange(int(np.ceil(2 * width)) + 1)
-    weight = np.maximum(1 - np.abs(index + 0.5 - centre) / width, 0)
-    weight *= (index >= 0) & (index < in_size)
-    weight /= weight.sum(axis=1, keepdims=True)
-    return np.clip(index, 0, in_size - 1), np.floor(weight * (1 << 22) + 0.5).astype(np.int32)
-
-
-def _resize(image: jax.Array, size: tuple[int, int], kernel: Kernel) -> jax.Array:
+def _resize(image: jax.Array, size: tuple[int, int]) -> jax.Array:
     if not jnp.issubdtype(image.dtype, jnp.floating):
         image = image.astype(jnp.float32)
     # The smaller intermediate first: fewer pixels pass through both.
     axes = [(image.ndim - 3, size[0]), (image.ndim - 2, size[1])]
     for axis, out_size in sorted(axes, key=lambda item: item[1] / image.shape[item[0]]):
         if out_size != image.shape[axis]:
-            image = _resize_axis(image, axis, image.shape[axis], out_size, kernel)
+            image = _resize_axis(image, axis, image.shape[axis], out_size)
     return image
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _resize_axis(image: jax.Array, axis: int, in_size: int, out_size: int,
-                 kernel: Kernel) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _resize_axis(image: jax.Array, axis: int, in_size: int, out_size: int) -> jax.Array:
     """Resizes one axis of a float image from `in_size` to `out_size`, keeping the dtype."""
-    if kernel == "bilinear" and out_size % in_size == 0:
+    if out_size % in_size == 0:
         return _upsample_phases(image, axis, out_size // in_size)
-    return resample(image, resize_taps(out_size, in_size, kernel), axis).astype(image.dtype)
+    return resample(image, resize_taps(out_size, in_size), axis).astype(image.dtype)
 
 
-def _resize_axis_forward(image: jax.Array, axis: int, in_size: int, out_size: int,
-                         kernel: Kernel) -> tuple[jax.Array, None]:
-    return _resize_axis(image, axis, in_size, out_size, kernel), None
+def _resize_axis_forward(image: jax.Array, axis: int, in_size: int, out_size: int
+                         ) -> tuple[jax.Array, None]:
+    return _resize_axis(image, axis, in_size, out_size), None
 
 
-def _resize_axis_backward(axis: int, in_size: int, out_size: int, kernel: Kernel, _: None,
-                          gradient: jax.Array) -> tuple[jax.Array]:
-    if kernel == "bilinear" and out_size % in_size == 0:
+def _resize_axis_backward(axis: int, in_size: int, out_size: int, _: None, gradient: jax.Array
+                          ) -> tuple[jax.Array]:
+    if out_size % in_size == 0:
         return (_upsample_phases_transpose(gradient, axis, out_size // in_size),)
-    index, weight = resize_taps(out_size, in_size, kernel)
+    index, weight = resize_taps(out_size, in_size)
     matrix = np.zeros((in_size, out_size), np.float32)
     np.add.at(matrix, (index, np.arange(out_size)[:, None]), weight)
     rows = gradient.reshape(-1, out_size, int(np.prod(gradient.shape[axis + 1:])))
