@@ -96,7 +96,8 @@ def _enter(problem: Problem, *, variables: Variables, state: AdaptState, frame: 
 def _step(problem: Problem, *, variables: Variables, state: AdaptState, frame: Frame, index: Array,
           number: Array, key: Array, window: int) -> tuple[AdaptState, tuple[Array, Array]]:
     _, frozen = fresh_state(problem, variables, frame=frame, window=window)
-    return frame_step(problem, state, frozen, frame, number, jax.random.fold_in(key, index), window)
+    return frame_step(problem, variables, state, frozen, frame, number, jax.random.fold_in(key, index),
+                      window)
 
 
 def _predict(problem: Problem, *, variables: Variables, state: AdaptState, frame: Frame, adapts: bool

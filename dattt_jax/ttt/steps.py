@@ -110,7 +110,8 @@ def _select(condition: Array, new: AdaptState, old: AdaptState) -> AdaptState:
 
 
 def adapt_step(problem: Problem, state: AdaptState, frozen: FlatVariables, frame: Frame, step: Array,
-               key: Array, observed: Frame | None = None) -> tuple[AdaptState, tuple[Array, Array]]:
+               key: Array, observed: Frame | None = None, source: Variables | None = None
+               ) -> tuple[AdaptState, tuple[Array, Array]]:
     """One gradient step on one frame.
 
     Args:
@@ -121,6 +122,7 @@ def adapt_step(problem: Problem, state: AdaptState, frozen: FlatVariables, frame
         step: int32 scalar, number of this step among the frame's.
         key: PRNG key of the frame.
         observed: the frame to be predicted, which the objective's memory takes in; None: the same frame.
+        source: source variables, for objectives whose `label` asks them.
 
     Returns:
         (new state, (loss, applied)). A loss of exactly 0 (the authors skip it) and a non-finite loss,
@@ -128,13 +130,14 @@ def adapt_step(problem: Problem, state: AdaptState, frozen: FlatVariables, frame
         has loss 0 and is applied.
     """
     sample_key, loss_key = jax.random.split(jax.random.fold_in(key, step))
-    source = traverse_util.unflatten_dict({**frozen, **state.trainable})
-    memory = problem.objective.observe(state.memory, source, frame if observed is None else observed, step)
+    now = traverse_util.unflatten_dict({**frozen, **state.trainable})
+    memory = problem.objective.observe(state.memory, now, frame if observed is None else observed, step)
     known = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(memory)]
     if not state.trainable:
         applied = jnp.all(jnp.stack([jnp.bool_(True), *known]))
         return _select(applied, state.replace(memory=memory), state), (jnp.zeros(()), applied)
-    batch = problem.objective.sample(frame, step, sample_key)
+    label = problem.objective.label(source, frame)
+    batch = problem.objective.sample(frame | {"label": label}, step, sample_key)
 
     def loss_fn(trainable: FlatVariables) -> Array:
         variables = traverse_util.unflatten_dict({**frozen, **trainable})
@@ -157,11 +160,11 @@ def enter_frame(state: AdaptState, source: AdaptState, frame: Frame, fresh: Arra
     return state.replace(window=_remember(state.window, frame)) if window > 1 else state
 
 
-def frame_step(problem: Problem, state: AdaptState, frozen: FlatVariables, frame: Frame, number: Array,
-               frame_key: Array, window: int) -> tuple[AdaptState, tuple[Array, Array]]:
+def frame_step(problem: Problem, variables: Variables, state: AdaptState, frozen: FlatVariables, frame: Frame,
+               number: Array, frame_key: Array, window: int) -> tuple[AdaptState, tuple[Array, Array]]:
     """Step `number` of a frame that was entered, on it or on one drawn from its window; see `adapt_step`."""
     learnt = _draw(state.window, jax.random.fold_in(frame_key, number)) if window > 1 else frame
-    return adapt_step(problem, state, frozen, learnt, number, frame_key, frame)
+    return adapt_step(problem, state, frozen, learnt, number, frame_key, frame, variables)
 
 
 def predict_frame(problem: Problem, state: AdaptState, frozen: FlatVariables, frame: Frame, context: Any, *,
@@ -215,7 +218,8 @@ def run_visit(problem: Problem, *, variables: Variables, state: AdaptState, fram
         context = problem.context(variables, frame) if per_step or (policy.watches and steps) else None
 
         def step(state: AdaptState, number: Array) -> tuple[AdaptState, Any]:
-            state, (loss, applied) = frame_step(problem, state, frozen, frame, number, frame_key, window)
+            state, (loss, applied) = frame_step(problem, variables, state, frozen, frame, number, frame_key,
+                                                window)
             return state, (loss, applied, predict(state, frame, context) if per_step else ())
 
         outputs = {"losses": jnp.zeros(0), "applied": jnp.zeros(0, bool)}

@@ -66,6 +66,15 @@ class Task:
         """Pixels [B, h, w, 3] of images with hidden parts, in evaluation mode."""
         return pretext.reconstruct(self.model, variables, images)
 
+    def view(self, frame: Frame, key: Array) -> Frame:
+        """The frame with its colours disturbed, every pixel in its place."""
+        image = frame["image"][None]
+        return frame | {"image": apply_photometric(image, draw_photometric(key, 1, hue=False))[0]}
+
+    def mask_logits(self, variables: Variables, frame: Frame) -> Array:
+        """Mask logits [N, h/4, w/4, 1] of the plain frame's N flows, in evaluation mode."""
+        return self.model.apply(variables, *self._features(variables, frame), method=self.model.mask_logits)
+
     def train_mode_mask_logits(self, variables: Variables, frame: Frame) -> Array:
         """Mask logits [N, h/4, w/4, 1] of the plain frame's N flows, BatchNorm with their own statistics."""
         return self.model.apply(variables, *self._features(variables, frame), train=True,
@@ -115,12 +124,8 @@ class Task:
             return predict_probability(self.model, variables, frame["image"][None], flow_features,
                                        self.input_size, _framing(frame))[0]
 
-        def view(frame: Frame, key: Array) -> Frame:
-            image = frame["image"][None]
-            return frame | {"image": apply_photometric(image, draw_photometric(key, 1, hue=False))[0]}
-
         return Problem(objective=objective, context=self._flow_features, predict=predict,
-                       optimizer=optax.adam(learning_rate), trainable=trainable, view=view,
+                       optimizer=optax.adam(learning_rate), trainable=trainable, view=self.view,
                        pack=Buckets(self.input_size).pack)
 
     def check_heads(self, objective: Objective, name: str) -> None:

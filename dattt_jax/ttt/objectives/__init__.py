@@ -25,6 +25,7 @@ OBJECTIVES = {
     "tent_bn_ln": "dattt_jax.ttt.objectives.tent:tent_bn_ln",
     "bn": "dattt_jax.ttt.objectives.batch_norm:batch_norm",
     "rotation": "dattt_jax.ttt.objectives.rotation:rotation",
+    "self_training": "dattt_jax.ttt.objectives.self_training:SelfTraining",
     "mae": "dattt_jax.ttt.objectives.masked_reconstruction:masked_reconstruction",
 }
 
@@ -44,11 +45,16 @@ class Objective:
         """Whether gradient steps change the variable at `path`, e.g. ('params', 'encoder_image', …)."""
         raise NotImplementedError
 
+    def label(self, source: Variables, frame: Frame) -> Any:
+        """What the unadapted network says of a frame to learn from; None: it is not asked."""
+        return None
+
     def sample(self, frame: Frame, step: Array, key: Array) -> Any:
         """Makes the batch of one gradient step from a frame.
 
         Args:
-            frame: arrays of one frame as the engine's caller handed them in, e.g. {'image': uint8 [H, W, 3]}.
+            frame: arrays of one frame as the engine's caller handed them in, e.g. {'image': uint8 [H, W, 3]},
+                and as 'label' what `label` said of it.
             step: int32 scalar, number of this step among the frame's steps.
             key: PRNG key of this step.
         """

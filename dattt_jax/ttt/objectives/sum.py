@@ -31,10 +31,15 @@ class Sum(Objective):
         """Whether any part trains it."""
         return any(part.trainable(path) for part in self.objectives)
 
+    def label(self, source: Variables, frame: Frame) -> Any:
+        """One per part."""
+        return tuple(part.label(source, frame) for part in self.objectives)
+
     def sample(self, frame: Frame, step: Array, key: Array) -> Any:
         """One batch per part."""
         keys = jax.random.split(key, len(self.objectives))
-        return tuple(part.sample(frame, step, k) for part, k in zip(self.objectives, keys, strict=True))
+        return tuple(part.sample(frame | {"label": label}, step, k)
+                     for part, label, k in zip(self.objectives, frame["label"], keys, strict=True))
 
     def loss(self, variables: Variables, batch: Any, key: Array) -> Array:
         """The weighted sum."""

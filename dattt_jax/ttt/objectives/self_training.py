@@ -1,0 +1,79 @@
+"""Self-training: what the unadapted network makes of all flows of a frame teaches it to see it in any one.
+
+The source network predicts the frame from all its flows. Where that is sure, it is the target of the adapted
+network on a disturbed view of the frame with one of the flows, drawn at random. A flow that shows nothing,
+since the object stands still, has to be made up for by the object's appearance, which the image encoder
+learns over the video. The target never moves: a teacher that learned along would drift to an empty mask on
+real video. Object and background count alike, however small the object is.
+
+Pseudo-labels: Lee, "Pseudo-Label", ICML workshop 2013; a weakly disturbed view that teaches a strongly
+disturbed one: Sohn et al., "FixMatch", NeurIPS 2020.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from dattt_jax.ttt.objectives import Array, Frame, Objective, Path, Variables
+from dattt_jax.ttt.objectives.filters import is_image_encoder
+
+if TYPE_CHECKING:
+    from dattt_jax.ttt.task import Task
+
+_SURE = 0.7  # probability, of the object or of the background, from which a place has a target
+_PRIOR = 1 / 64  # share of the places that each class is counted to have more: damps the weight of tiny masks
+
+
+def balanced_loss(logits: Array, label: Array) -> Array:
+    """Cross entropy where the label is sure; object and background weigh the same.
+
+    Args:
+        logits: float [...].
+        label: logits of the teacher, of the same shape.
+
+    Returns:
+        Scalar, float32: Σ over both classes of the sum over its sure places, divided by their number and
+        1/64 of all places. 0 where nothing is sure.
+    """
+    sign = jnp.where(label > 0, 1.0, -1.0)
+    sure = jax.nn.sigmoid(jnp.abs(label)) > _SURE
+    each = jax.nn.softplus(-sign * logits.astype(jnp.float32))
+    total = jnp.zeros(())
+    for members in (sure & (label > 0), sure & (label <= 0)):
+        total += jnp.sum(jnp.where(members, each, 0.0)) / (jnp.sum(members) + _PRIOR * label.size)
+    return total
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfTraining(Objective):
+    """Agreement with the source network's sure predictions.
+
+    Attributes:
+        task: gives predictions and views.
+    """
+
+    task: "Task"
+
+    def trainable(self, path: Path) -> bool:
+        """The image encoder, as in the paper."""
+        return is_image_encoder(path)
+
+    def label(self, source: Variables, frame: Frame) -> Array:
+        """Mean logits over the frame's flows, [h/4, w/4, 1]."""
+        return jnp.mean(self.task.mask_logits(source, frame), axis=0)
+
+    def sample(self, frame: Frame, step: Array, key: Array) -> tuple[Frame, Array]:
+        """The disturbed view with one of the flows, and the label."""
+        del step
+        view_key, flow_key = jax.random.split(key)
+        flows = frame["flow"].reshape(-1, *frame["flow"].shape[-3:])
+        flow = flows[jax.random.randint(flow_key, (), 0, flows.shape[0])]
+        return self.task.view(frame, view_key) | {"flow": flow}, frame["label"]
+
+    def loss(self, variables: Variables, batch: tuple[Frame, Array], key: Array) -> Array:
+        """See `balanced_loss`."""
+        del key
+        frame, label = batch
+        return balanced_loss(self.task.mask_logits(variables, frame)[0], label)
