@@ -8,7 +8,7 @@ from dattt_jax.errors import UserError
 # name -> SHA-256 of each of its files in this folder, see `part_paths`: <name>.safetensors, or
 # <name>-1-of-4.safetensors and so on.
 PRETRAINED = {
-    "dattt-synth-b0": ("d35e10b59c4593d76c1ad0a3e79315be113359c5d87b5edfdff5f5e16b0d7df9",),
+    "dattt-synth-b0": ("74d9dbbff77e7d78303fbf12d304f4530833998c8cc43c0a1e9803048618cef2",),
 }
 
 
