@@ -113,6 +113,8 @@ def get_config() -> ConfigDict:
     config.train.weight_decay = 0.01  # AdamW, on every parameter (authors' code)
     config.train.depth_weight = 0.1  # λ of BCE + λ·SILog (equation 5); 0 trains without depth targets
     config.train.hue = True  # hue jitter of ±18 (of 180) among the photometric operations (authors' code)
+    # Probability of patches of other places and colours in the image: against trust in drawn appearance; ours
+    config.train.scramble = 0.0
     config.train.resize_crop = False  # random resize and crop; commented out in the authors' code
     config.train.sync_batchnorm = True  # batch statistics over all devices, else per device
     config.train.save_steps = 500  # optimiser steps between checkpoints

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dattt_jax.image_ops import Kernel, crop_taps, resample
+from dattt_jax.image_ops import Kernel, crop_taps, resample, resize_bilinear
 
 BRIGHTNESS = 32.0  # added: -32..32
 CONTRAST = SATURATION = (0.5, 1.5)  # multiplied
@@ -23,6 +23,7 @@ HUE = 18  # added: -18..18, in units of 2 degrees
 ENLARGEMENT = (1.05, 1.5)  # a frame is resized to 1.05..1.5 times the crop, each axis by itself
 
 # Fields of a training batch, and how each is resized.
+_PATCHES = 8  # nodes per side of the smooth field whose high parts are the patches of `scramble_appearance`
 _KERNELS: dict[str, Kernel] = {
     "image": "bicubic", "flow": "bicubic", "mask": "nearest", "depth": "bicubic"}
 
@@ -216,8 +217,38 @@ def ttt_views(key: jax.Array, frame: jax.Array, num: int, crop_size: tuple[int, 
     return jax.vmap(apply_photometric, in_axes=(None, 0))(crops, params)
 
 
-def train_augment(keys: jax.Array, batch: dict[str, jax.Array], *, hue: bool,
-                  resize_crop: bool) -> dict[str, jax.Array]:
+def scramble_appearance(key: jax.Array, image: jax.Array) -> jax.Array:
+    """Patches of the image show other places of it in other colours, or all of it is one colour.
+
+    Edges and textures that have nothing to do with objects, so that a network trained on drawn appearance
+    does not trust appearance over motion. In the spirit of CutMix (Yun et al., ICCV 2019) and of the domain
+    randomisation of Tobin et al. (IROS 2017).
+
+    Args:
+        key: PRNG key.
+        image: uint8 [H, W, 3] RGB.
+
+    Returns:
+        uint8 [H, W, 3]: one colour in a quarter of the draws; else smooth patches over a random share of the
+        image, 30 to 100 % opaque.
+    """
+    height, width, _ = image.shape
+    keys = jax.random.split(key, 7)
+    shift = jax.random.randint(keys[0], (2,), 0, jnp.array([height, width]))
+    other = jnp.roll(image[::-1], shift, axis=(0, 1))[..., jax.random.permutation(keys[1], 3)]
+    other = jnp.where(jax.random.bernoulli(keys[2]), 255 - other, other).astype(jnp.float32)
+    field = resize_bilinear(jax.random.normal(keys[3], (_PATCHES, _PATCHES, 1)), (height, width))
+    covered = field > jax.random.uniform(keys[4], minval=-0.3, maxval=0.9)
+    opacity = jax.random.uniform(keys[5], minval=0.3)
+    patched = jnp.where(covered, image + opacity * (other - image), image)
+    plain_key, colour_key = jax.random.split(keys[6])
+    colour = jax.random.uniform(colour_key, (3,), maxval=255.0)
+    result = jnp.where(jax.random.bernoulli(plain_key, 0.25), colour, patched)
+    return jnp.round(result).astype(jnp.uint8)
+
+
+def train_augment(keys: jax.Array, batch: dict[str, jax.Array], *, hue: bool, resize_crop: bool,
+                  scramble: float = 0.0) -> dict[str, jax.Array]:
     """Augments a training batch: geometry on all fields alike, colours on the image alone.
 
     The original's training flips (probability 0.5) and distorts; its resize and crop are commented
@@ -233,6 +264,7 @@ def train_augment(keys: jax.Array, batch: dict[str, jax.Array], *, hue: bool,
         hue: whether the distortion jitters the hue.
         resize_crop: whether to also resize by 1.05..1.5 and crop back to H x W: the image, flow
             and depth bicubically (depth unclamped), the mask by nearest neighbour.
+        scramble: probability of `scramble_appearance`, not in the original.
 
     Returns:
         The batch with the same fields, shapes and dtypes.
@@ -247,6 +279,10 @@ def train_augment(keys: jax.Array, batch: dict[str, jax.Array], *, hue: bool,
             flip = jax.random.bernoulli(geometry_key)
             sample = {name: jnp.where(flip, x[:, ::-1], x) for name, x in sample.items()}
         image = apply_photometric(sample["image"][None], draw_photometric(colour_key, 1, hue))[0]
+        if scramble:
+            coin_key, scramble_key = jax.random.split(jax.random.fold_in(colour_key, 1))
+            image = jnp.where(jax.random.bernoulli(coin_key, scramble),
+                              scramble_appearance(scramble_key, image), image)
         return sample | {"image": image}
 
     fields = {name: batch[name] for name in _KERNELS if name in batch}
