@@ -19,8 +19,8 @@
     python main.py --mode=export --config=configs/train_synth.py:b1 --config.init=runs/b1 --workdir=OUT \
         --config.export.part_mb=16
 
-To train what is in the box further, name it in `config.init`, with another `config.seed` for clips that it has
-not seen.
+To train what is in the box further, name it in `config.init`, with another `config.seed` for clips that it
+has not seen.
 """
 
 from ml_collections import ConfigDict

@@ -249,6 +249,32 @@ def test_train_augment_moves_all_fields_alike(resize_crop):
     assert step._cache_size() == 1
 
 
+def test_scrambling_changes_patches_of_the_image_or_all_of_it_to_one_colour():
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.integers(0, 256, (48, 64, 3), np.uint8))
+    scramble = jax.jit(augment.scramble_appearance)
+    shares, plain = [], 0
+    for seed in range(24):
+        result = np.asarray(scramble(jax.random.key(seed), image))
+        assert (result.shape, result.dtype) == (image.shape, np.uint8)
+        if (result == result[0, 0]).all():
+            plain += 1
+        else:
+            shares.append((result != image).any(-1).mean())
+    assert 2 <= plain <= 11  # a quarter of 24, four standard deviations either way
+    assert 0.02 < min(shares) < 0.4
+    assert 0.4 < max(shares) < 0.9
+
+
+def test_scrambling_leaves_the_other_fields_and_its_share_of_the_images_alone():
+    keys, batch = jax.random.split(jax.random.key(0), 4), _batch()
+    run = jax.jit(augment.train_augment, static_argnames=("hue", "resize_crop", "scramble"))
+    never, always = (run(keys, batch, hue=True, resize_crop=False, scramble=p) for p in (0.0, 1.0))
+    for name in ("flow", "mask", "depth", "index"):
+        np.testing.assert_array_equal(always[name], never[name])
+    assert all((always["image"][i] != never["image"][i]).any() for i in range(4))
+
+
 def test_train_augment_works_without_depth_and_flow():
     batch = {name: _batch()[name] for name in ("image", "mask")}
     result = augment.train_augment(jax.random.split(jax.random.key(0), len(batch["image"])), batch, hue=False,

@@ -213,6 +213,24 @@ def test_tent_moves_the_mask_decoders_batch_norm_by_nothing_else():
         assert np.all(value == source[path]) if "depth_head" in path else np.all(value != source[path])
 
 
+def test_self_training_is_taught_by_all_flows_and_sees_one():
+    model, variables = make()
+    task = Task(model, SIZE, 2)
+    objective = create_objective("self_training", task)
+    one, two = frame(0), frame(1)
+    several = one | {"flow": np.stack([one["flow"], two["flow"]])}
+    alone = [task.mask_logits(variables, one | {"flow": flow})[0] for flow in several["flow"]]
+    label = objective.label(variables, several)
+    np.testing.assert_allclose(label, np.mean(alone, axis=0), rtol=1e-4, atol=1e-5)
+    chosen = set()
+    for seed in range(6):
+        view, target = objective.sample(several | {"label": label}, np.int32(0), jax.random.key(seed))
+        assert target is label
+        assert view["image"].shape == one["image"].shape
+        chosen.add(next(i for i in range(2) if (view["flow"] == several["flow"][i]).all()))
+    assert chosen == {0, 1}
+
+
 def test_the_monitors_view_keeps_every_pixel_in_its_place():
     model, _ = make(heads=())
     problem = Task(model, SIZE, 2).problem(create_objective("depth", Task(model, SIZE, 2)), 1e-5)

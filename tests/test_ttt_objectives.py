@@ -15,6 +15,7 @@ from dattt_jax.ttt import OBJECTIVES, STRATEGIES, Engine, Problem, create_object
 from dattt_jax.ttt.objectives import Plain
 from dattt_jax.ttt.objectives.batch_norm import BatchNormAdaptation
 from dattt_jax.ttt.objectives.rotation import Rotation
+from dattt_jax.ttt.objectives.self_training import SelfTraining, balanced_loss
 from dattt_jax.ttt.objectives.sum import Sum
 from dattt_jax.ttt.objectives.tent import binary_entropy
 
@@ -63,6 +64,39 @@ def test_base_is_the_source_whatever_the_objective(name):
 
 def test_the_registry_names_what_the_toy_covers():
     assert set(OBJECTIVES) == set(NAMES) - {"depth+tent_bn+bn"}
+
+
+def test_self_training_counts_sure_places_and_both_classes_alike():
+    label = np.float32([3, 0.5, -0.5, -2, -2, -2, -2, -2])  # sure: 1 of the object, 5 of the background
+    loss = balanced_loss(jnp.zeros(8), jnp.asarray(label))
+    damped = 8 / 64
+    np.testing.assert_allclose(loss, np.log(2) * (1 / (1 + damped) + 5 / (5 + damped)), rtol=1e-6)
+    far = np.float32([40, 0, 0, -40, -40, -40, -40, 40])  # right but for the last place
+    wrong = balanced_loss(jnp.asarray(far), jnp.asarray(label))
+    np.testing.assert_allclose(wrong, 40 / (5 + damped), rtol=1e-6)
+    assert balanced_loss(jnp.ones(4), jnp.zeros(4)) == 0
+
+
+def test_self_training_is_taught_by_the_source_however_far_the_weights_have_moved():
+    seen = []
+
+    def logits(variables, frame):
+        return toy.logits(variables, frame)[None]
+
+    class Watched(SelfTraining):
+        def loss(self, variables, batch, key):
+            jax.debug.callback(lambda label: seen.append(label), batch[1])
+            return super().loss(variables, batch, key)
+
+    video = toy.Video(2)
+    state, _ = final_state(engine(Watched(logits, toy.disturb), optax.adam(0.1)), video, "ltv")
+    jax.effects_barrier()
+    moved = toy.flat(toy.VARIABLES) | state.trainable
+    assert any(np.abs(moved[path] - toy.flat(toy.VARIABLES)[path]).max() > 0.05 for path in toy.ENCODER)
+    expected = np.asarray(toy.logits(toy.VARIABLES, {"image": video.images}))
+    assert len(seen) == 4  # two passes over two frames
+    for label in seen:
+        assert min(np.abs(label - image).max() for image in expected) < 1e-5
 
 
 def test_entropy_is_numpys_and_does_not_overflow():

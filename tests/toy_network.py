@@ -10,6 +10,7 @@ from dattt_jax.ttt.objectives.depth_consistency import DepthConsistency
 from dattt_jax.ttt.objectives.filters import affine_of
 from dattt_jax.ttt.objectives.masked_reconstruction import MaskedReconstruction
 from dattt_jax.ttt.objectives.rotation import Rotation
+from dattt_jax.ttt.objectives.self_training import SelfTraining
 from dattt_jax.ttt.objectives.sum import Sum
 from dattt_jax.ttt.objectives.tent import Tent
 
@@ -54,15 +55,23 @@ def train_mode_logits(variables, frame):
     return normalised(variables, x, jnp.mean(x), jnp.var(x))
 
 
-def predict(variables, frame, context):
+def logits(variables, frame):
     bn = variables["batch_stats"]["head"]["bn"]
-    return jax.nn.sigmoid(normalised(variables, fused(variables, frame), bn["mean"][0], bn["var"][0]))
+    return normalised(variables, fused(variables, frame), bn["mean"][0], bn["var"][0])
+
+
+def predict(variables, frame, context):
+    return jax.nn.sigmoid(logits(variables, frame))
 
 
 def statistics(variables, frame, ddof=1):
     x = fused(variables, frame)
     return {("batch_stats", "head", "bn", "mean"): jnp.mean(x)[None],
             ("batch_stats", "head", "bn", "var"): jnp.var(x, ddof=ddof)[None]}
+
+
+def disturb(key, frame):
+    return frame | {"image": frame["image"] + 0.1 * jax.random.normal(key, frame["image"].shape)}
 
 
 def crops(key, frame):
@@ -96,6 +105,7 @@ def objectives():
         "depth": (depth, ENCODER), "tent_bn": (tent, BN),
         "tent_bn_ln": (Tent(tent.logits, tent.statistics, affine_of("bn", "norm")), BN | LN),
         "bn": (bn, set()), "rotation": (Rotation(crops, rotation_logits), ENCODER),
+        "self_training": (SelfTraining(lambda v, f: logits(v, f)[None], disturb), ENCODER),
         "mae": (MaskedReconstruction(crops, reconstruct), ENCODER),
         "depth+tent_bn+bn": (Sum((depth, tent, bn), (1.0, 0.1, 1.0)), ENCODER | BN),
     }

@@ -25,7 +25,7 @@ OBJECTIVES = {
     "tent_bn_ln": "dattt_jax.ttt.objectives.tent:tent_bn_ln",
     "bn": "dattt_jax.ttt.objectives.batch_norm:batch_norm",
     "rotation": "dattt_jax.ttt.objectives.rotation:rotation",
-    "self_training": "dattt_jax.ttt.objectives.self_training:SelfTraining",
+    "self_training": "dattt_jax.ttt.objectives.self_training:self_training",
     "mae": "dattt_jax.ttt.objectives.masked_reconstruction:masked_reconstruction",
 }
 

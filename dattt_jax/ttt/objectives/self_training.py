@@ -11,6 +11,7 @@ disturbed one: Sohn et al., "FixMatch", NeurIPS 2020.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
@@ -51,29 +52,39 @@ class SelfTraining(Objective):
     """Agreement with the source network's sure predictions.
 
     Attributes:
-        task: gives predictions and views.
+        logits: (variables, frame) -> mask logits [N, …], one map per flow of the frame.
+        disturb: (key, frame) -> the frame as another camera might have seen it, with one of its flows.
     """
 
-    task: "Task"
+    logits: Callable[[Variables, Frame], Array]
+    disturb: Callable[[Array, Frame], Frame]
 
     def trainable(self, path: Path) -> bool:
         """The image encoder, as in the paper."""
         return is_image_encoder(path)
 
     def label(self, source: Variables, frame: Frame) -> Array:
-        """Mean logits over the frame's flows, [h/4, w/4, 1]."""
-        return jnp.mean(self.task.mask_logits(source, frame), axis=0)
+        """Mean logits over the frame's flows."""
+        return jnp.mean(self.logits(source, frame), axis=0)
 
     def sample(self, frame: Frame, step: Array, key: Array) -> tuple[Frame, Array]:
-        """The disturbed view with one of the flows, and the label."""
+        """The disturbed frame, and the label."""
         del step
-        view_key, flow_key = jax.random.split(key)
-        flows = frame["flow"].reshape(-1, *frame["flow"].shape[-3:])
-        flow = flows[jax.random.randint(flow_key, (), 0, flows.shape[0])]
-        return self.task.view(frame, view_key) | {"flow": flow}, frame["label"]
+        return self.disturb(key, frame), frame["label"]
 
     def loss(self, variables: Variables, batch: tuple[Frame, Array], key: Array) -> Array:
         """See `balanced_loss`."""
         del key
         frame, label = batch
-        return balanced_loss(self.task.mask_logits(variables, frame)[0], label)
+        return balanced_loss(self.logits(variables, frame)[0], label)
+
+
+def self_training(task: "Task") -> SelfTraining:
+    """Self-training of DATTT; colours are disturbed as in the paper's views, every pixel in its place."""
+    def disturb(key: Array, frame: Frame) -> Frame:
+        view_key, flow_key = jax.random.split(key)
+        flows = frame["flow"].reshape(-1, *frame["flow"].shape[-3:])
+        flow = flows[jax.random.randint(flow_key, (), 0, flows.shape[0])]
+        return task.view(frame, view_key) | {"flow": flow}
+
+    return SelfTraining(task.mask_logits, disturb)
