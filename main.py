@@ -1,6 +1,6 @@
 """Entry point: reads flags, sets JAX up, calls one mode. Everything else is importable and tested.
 
-python main.py --mode=segment --config=configs/demo.py --workdir=OUT --config.segment.input=clip.mp4
+python main.py --mode=segment --config=configs/dattt_synth_b0.py --workdir=OUT --config.segment.input=clip.mp4
 """
 
 import importlib
@@ -37,7 +37,7 @@ _KEEP_PROGRAMS_ABOVE_S = 0.1
 
 FLAGS = flags.FLAGS
 # No default: ml_collections would read it, with the overrides of the command line, while defining the flag.
-config_flags.DEFINE_config_file("config", None, "The experiment, for example configs/demo.py.",
+config_flags.DEFINE_config_file("config", None, "The experiment, for example configs/dattt_synth_b0.py.",
                                 lock_config=True)
 flags.DEFINE_enum("mode", None, list(MODES), "What to do.")
 flags.DEFINE_string("workdir", None, "Folder for everything this run writes.")

@@ -1,9 +1,10 @@
-"""A small network on synthetic video, for 2 CPU cores: what `make demo` trains and evaluates.
+"""A small network on synthetic video: to see training and evaluation at work in minutes on 2 CPU cores.
 
 MiT-b0 with narrow decoders at 128×128, from random weights, with a learning rate for that. No numbers of
-the paper apply to it; `make demo` prints what it reaches.
+the paper apply to it.
 
-    make demo
+    python main.py --mode=train --config=configs/demo.py --workdir=runs/small
+    python main.py --mode=eval --config=configs/demo.py --config.init=runs/small --workdir=runs/small/eval
 """
 
 from ml_collections import ConfigDict
