@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/demo
 STRATEGY ?= base
+OBJECTIVE ?= depth
 
 BIN := $(VENV)/bin
-BOX := $(BIN)/python main.py --config=configs/dattt_synth_b0.py
+BOX := $(BIN)/python main.py --config=configs/dattt_synth_b0.py:$(OBJECTIVE)
 
 .PHONY: demo segment test lint clean
 
@@ -21,7 +22,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 demo: $(VENV)/installed
 	$(BOX) --mode=eval --workdir=$(RUN)/eval
 
-# Segments a clip with the weights in the box: make segment CLIP=video.mp4 [STRATEGY=mwi]
+# Segments a clip with the weights in the box: make segment CLIP=video.mp4 [STRATEGY=ltv OBJECTIVE=self_training]
 segment: $(VENV)/installed
 	@test -n "$(CLIP)" || { echo "error: name a clip: make segment CLIP=video.mp4" >&2; exit 2; }
 	clip="$(CLIP)"; clip="$${clip%/}"; \

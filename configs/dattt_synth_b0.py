@@ -3,17 +3,27 @@
     python main.py --mode=segment --config=configs/dattt_synth_b0.py --workdir=OUT \
         --config.segment.input=clip.mp4
 
+After a colon, what test-time training minimises: `configs/dattt_synth_b0.py:self_training` sets
+`config.ttt.objective` and a learning rate for it; without one it is the paper's `depth`.
+
 How it was trained: configs/train_synth.py; what it reaches: dattt_jax/pretrained/README.md.
 """
 
 from ml_collections import ConfigDict
 
 from configs import base
+from dattt_jax.errors import UserError
+
+_LEARNING_RATES = {"depth": 1e-5, "self_training": 5e-5}
 
 
-def get_config() -> ConfigDict:
-    """The base configuration with the network and its weights."""
+def get_config(objective: str = "depth") -> ConfigDict:
+    """The base configuration with the network and its weights; raises a UserError for other objectives."""
+    if objective not in _LEARNING_RATES:
+        raise UserError(f"configs/dattt_synth_b0.py:{objective}: the objectives are "
+                        f"{', '.join(_LEARNING_RATES)}; others by config.ttt.objective")
     config = base.get_config()
+    config.ttt.objective, config.ttt.learning_rate = objective, _LEARNING_RATES[objective]
     config.init = "dattt-synth-b0"
     config.input_size = (256, 256)
     config.model.backbone = "mit_b0"

@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 from configs import dattt_synth_b0
 
 
-def get_config() -> ConfigDict:
-    """The configuration of the smaller network with the larger one and its weights."""
-    config = dattt_synth_b0.get_config()
+def get_config(objective: str = "depth") -> ConfigDict:
+    """The configuration of the smaller network with the larger one and its weights; `objective` as there."""
+    config = dattt_synth_b0.get_config(objective)
     config.init = "dattt-synth-b1"
     config.model.backbone = "mit_b1"
     config.model.decoder_features = 256

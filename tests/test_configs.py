@@ -2,7 +2,8 @@
 
 import pytest
 
-from configs import ablation, base, dattt_mit_b1, dattt_swin_t
+from configs import ablate_data, ablation, base, dattt_mit_b1, dattt_swin_t, dattt_synth_b0, train_synth
+from dattt_jax.errors import UserError
 
 
 def changed(config, reference):
@@ -35,3 +36,23 @@ def test_an_ablation_takes_one_thing_away(network, full, variant, difference):
 def test_unknown_ablation_is_told_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'mit_b1-gamma' is not one of mit_b1-baseline, .*swin_t-beta"):
         ablation.get_config("mit_b1-gamma")
+
+
+@pytest.mark.parametrize(("factor", "difference"), [
+    ("still_camera", {"synthetic.static_camera_probability": 0.6, "synthetic.tracking_probability": 0.0}),
+    ("one_flow_size", {"train.render_scale": 1.0}), ("camera_in_flow", {"flow.stabilized": False}),
+    ("blobs", {"synthetic.object_kinds": ("blob",)}),
+    ("nothing_else_moves", {"synthetic.mover_probability": 0.0, "synthetic.drift_probability": 0.0})])
+def test_a_data_ablation_takes_one_factor_away(factor, difference):
+    assert changed(ablate_data.get_config(factor), ablate_data.get_config()) == difference
+
+
+def test_the_objective_of_the_box_comes_with_its_learning_rate():
+    assert changed(dattt_synth_b0.get_config("self_training"), dattt_synth_b0.get_config()) == {
+        "ttt.objective": "self_training", "ttt.learning_rate": 5e-5}
+
+
+@pytest.mark.parametrize("module", [ablate_data, dattt_synth_b0, train_synth])
+def test_an_unknown_variant_is_told_with_the_known_ones(module):
+    with pytest.raises(UserError, match=rf"configs/{module.__name__.split('.')[1]}\.py:none: the \w+ are \w+, "):
+        module.get_config("none")
