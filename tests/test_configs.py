@@ -54,5 +54,6 @@ def test_the_objective_of_the_box_comes_with_its_learning_rate():
 
 @pytest.mark.parametrize("module", [ablate_data, dattt_synth_b0, train_synth])
 def test_an_unknown_variant_is_told_with_the_known_ones(module):
-    with pytest.raises(UserError, match=rf"configs/{module.__name__.split('.')[1]}\.py:none: the \w+ are \w+, "):
+    name = module.__name__.split(".")[1]
+    with pytest.raises(UserError, match=rf"configs/{name}\.py:none: the \w+ are \w+, "):
         module.get_config("none")
