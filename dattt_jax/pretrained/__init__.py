@@ -8,7 +8,7 @@ from dattt_jax.errors import UserError
 # name -> SHA-256 of each of its files in this folder, see `part_paths`: <name>.safetensors, or
 # <name>-1-of-4.safetensors and so on.
 PRETRAINED = {
-    "dattt-synth-b0": ("74d9dbbff77e7d78303fbf12d304f4530833998c8cc43c0a1e9803048618cef2",),
+    "dattt-synth-b0": ("6e72a4601407141cdf11256c025ce5023ca1f6d8131ea4f6452aed9b79c2d328",),
 }
 
 
