@@ -64,9 +64,9 @@ def get_config(factor: str = "everything") -> ConfigDict:
     config.synthetic.num_frames = 24
     config.train.batch_size = 8
     config.train.schedule = "step"
-    config.train.steps = 700
+    config.train.steps = 400
     config.train.learning_rate, config.train.final_learning_rate = 1e-3, 5e-5
     config.train.render_scale = 2.0
-    config.eval.overlays = False
+    config.eval.strategies, config.eval.overlays = ("base",), False
     _FACTORS[factor](config)
     return config
