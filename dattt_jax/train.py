@@ -172,6 +172,8 @@ def _check_settings(settings: ml_collections.ConfigDict, num_devices: int) -> No
             raise UserError(f"config.train.{name}={settings[name]}: give 1 or more")
     if settings.steps < 0:
         raise UserError(f"config.train.steps={settings.steps}: give 0 or more; 0 counts in epochs")
+    if not 0 <= settings.scramble <= 1:
+        raise UserError(f"config.train.scramble={settings.scramble}: give a probability in 0..1")
     if settings.schedule not in SCHEDULES:
         raise UserError(f"config.train.schedule: {settings.schedule!r} is not one of "
                         f"{', '.join(SCHEDULES)}")

@@ -232,6 +232,7 @@ def test_divergence_names_the_step_the_samples_and_the_last_checkpoint(tmp_path)
     ("train.epochs", 0, r"config\.train\.epochs=0: give 1 or more"),
     ("train.steps", -1, r"config\.train\.steps=-1: give 0 or more"),
     ("train.schedule", "never", r"config\.train\.schedule: 'never' is not one of epoch, step"),
+    ("train.scramble", 1.5, r"config\.train\.scramble=1\.5: give a probability"),
     ("train.synthetic_samples", 3, r"config\.train\.synthetic_samples=3: .*batch_size=4"),
     ("train.backbone", "none.pth", r"none\.pth: cannot be read"),
     ("data.dataset", "davis16", r"config\.data\.dataset=davis16: .* run --mode=prepare"),
