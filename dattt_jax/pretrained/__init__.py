@@ -9,6 +9,12 @@ from dattt_jax.errors import UserError
 # <name>-1-of-4.safetensors and so on.
 PRETRAINED = {
     "dattt-synth-b0": ("6e72a4601407141cdf11256c025ce5023ca1f6d8131ea4f6452aed9b79c2d328",),
+    "dattt-synth-b1": (
+        "211a7db4ee8a4794d4487f7992234f05b99e9c51299982bd03962548b3eedd44",
+        "22e13ab18bbee4e8bd5860f4500b12bec6b98c906632d3986da1122ffed7ca15",
+        "0c6950b73ed9ad33b54bec3a9830c60121be6b895caa79243875e8b2c5c5f9f4",
+        "612073c2b8a76518ef78df15748bd8cd1c509eec5320978b44088ea9bcf73244",
+    ),
 }
 
 
