@@ -212,7 +212,7 @@ def test_files_that_hold_no_such_weights(weights, tmp_path):
 
 
 def test_options_are_checked_by_name():
-    with pytest.raises(UserError, match="flow method 'dis' has no option 'weights'; its options: none"):
+    with pytest.raises(UserError, match="flow method 'dis' has no option 'weights'; its options: stabilized"):
         create_flow("dis", weights="a")
     with pytest.raises(
         UserError, match="'raft_small' has no option 'steps'; its options: weights, iterations, dt"
