@@ -75,7 +75,7 @@ def flow_gaps(config: ConfigDict) -> tuple[int, ...]:
 
 def flow_of_video(method: FlowMethod | NearbyFlow, video: str, frame_names: Sequence[str]
                   ) -> FlowMethod | RenderingSource:
-    """What `FlowClip` and `flow_renderings` take for a video: the method itself, or the video's flow files.
+    """What `flow_renderings` takes for a video: the method itself, or the video's flow files.
 
     Args:
         method: see `video_flow`.
