@@ -120,7 +120,9 @@ def get_config() -> ConfigDict:
     config.train.save_steps = 500  # optimiser steps between checkpoints
     config.train.keep = 2  # newest checkpoints kept
     config.train.log_steps = 20  # optimiser steps between log lines
-    config.train.threads = 2  # host threads that make samples
+    config.train.threads = 2  # batches made at a time, by host threads …
+    # … or, with True, by as many processes: for synthetic video, where Python's lock would hold threads up.
+    config.train.processes = False
 
     config.validation = ConfigDict()  # J and F of held-out frames at every checkpoint, to keep the best one
     config.validation.dataset = ""  # synthetic, prepared, or '' for no validation

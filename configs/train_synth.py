@@ -31,6 +31,7 @@ from dattt_jax.errors import UserError
 # Name -> (side of the input, steps, learning rate at the start and at the end, rendered size over the side).
 _STAGES = {"128": (128, 7000, 1e-3, 5e-5, 2.0), "256": (256, 1200, 2e-4, 1e-5, 1.5),
            "more": (256, 1600, 4e-4, 1e-5, 1.5), "scrambled": (256, 800, 3e-4, 1e-5, 1.5),
+           "long": (192, 4800, 5e-4, 1e-4, 1.5), "last": (256, 900, 2e-4, 5e-6, 1.5),
            "b1": (256, 300, 2e-4, 1e-5, 1.5)}
 
 
@@ -40,12 +41,15 @@ def get_config(stage: str = "scrambled") -> ConfigDict:
         raise UserError(f"configs/train_synth.py:{stage}: the stages are {', '.join(_STAGES)}")
     config = (dattt_synth_b1 if stage == "b1" else dattt_synth_b0).get_config()
     config.init = ""
-    config.seed = {"more": 1, "scrambled": 3, "b1": 4}.get(stage, 0)
-    config.train.scramble = 0.6 if stage in ("scrambled", "b1") else 0.0
+    config.seed = {"more": 1, "scrambled": 3, "b1": 4, "long": 5, "last": 6}.get(stage, 0)
+    config.train.scramble = 0.6 if stage in ("scrambled", "b1", "long", "last") else 0.0
+    if stage in ("long", "last"):
+        config.synthetic.object_area = (0.006, 0.6)
     config.synthetic.num_frames = 24
     side, steps, learning_rate, final_learning_rate, render_scale = _STAGES[stage]
     config.input_size = (side, side)
     config.train.batch_size = 8
+    config.train.processes = True
     config.train.schedule = "step"
     config.train.steps = steps
     config.train.learning_rate, config.train.final_learning_rate = learning_rate, final_learning_rate

@@ -1,5 +1,6 @@
 """The mode `train`: data, start, and the loop around `train_step.train_step`."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -37,6 +38,7 @@ from dattt_jax.weight_files import read_state_dict
 from dattt_jax.widen import load_or_widen
 from input_pipeline.datasets.train_source import PreparedTrainSource
 from input_pipeline.loader import SAMPLE, make_loader
+from input_pipeline.processes import InProcesses
 from input_pipeline.synthetic import SyntheticConfig, SyntheticTrainSource
 
 SCHEDULES = ("epoch", "step")  # how often the learning rate changes
@@ -72,14 +74,15 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> TrainState:
         period=steps_per_epoch if settings.schedule == "epoch" else 1)
     optimizer = create_optimizer(learning_rate_fn, settings.weight_decay)
     model = create_model(config.model, axis_name=AXIS if settings.sync_batchnorm else None)
-    data = make_loader(source, batch_size=settings.batch_size // jax.process_count(),
-                       seed=config.seed, num_threads=settings.threads,
-                       shard_index=jax.process_index(), shard_count=jax.process_count())
     validation = make_validation(config)
-    with (CheckpointStore(workdir, config.model, keep=settings.keep) as store,
+    maker = InProcesses(source, settings.threads) if settings.processes else contextlib.nullcontext(source)
+    with (maker as source, CheckpointStore(workdir, config.model, keep=settings.keep) as store,
           TrainLog(Path(workdir), log_steps=settings.log_steps, batch_size=settings.batch_size,
                    learning_rate_fn=learning_rate_fn, write=jax.process_index() == 0) as log):
         _claim(config, Path(workdir))
+        data = make_loader(source, batch_size=settings.batch_size // jax.process_count(),
+                           seed=config.seed, num_threads=settings.threads,
+                           shard_index=jax.process_index(), shard_count=jax.process_count())
         state = place(_start_state(config, optimizer, store, data), devices)
         log.start(int(state.step))
         run_step = parallel_step(
