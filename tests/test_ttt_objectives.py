@@ -99,6 +99,24 @@ def test_self_training_is_taught_by_the_source_however_far_the_weights_have_move
         assert min(np.abs(label - image).max() for image in expected) < 1e-5
 
 
+@pytest.mark.parametrize(("strategy", "asked"), [("mwi", 3), ("ltv", 3), ("grouped_ltv", 3), ("base", 0)])
+def test_the_source_is_asked_once_per_frame(strategy, asked):
+    """However many steps or passes there are, and for no padding."""
+    seen = []
+
+    class Asking(SelfTraining):
+        def label(self, source, frame):
+            jax.debug.callback(lambda x: seen.append(x.copy()), frame["image"])
+            return super().label(source, frame)
+
+    objective = Asking(lambda variables, frame: toy.logits(variables, frame)[None], toy.disturb)
+    video = toy.Video(3)
+    final_state(engine(objective, chunk=2), video, strategy)
+    jax.effects_barrier()
+    assert len(seen) == asked
+    assert all(any((image == x).all() for x in seen) for image in video.images[:asked])
+
+
 def test_entropy_is_numpys_and_does_not_overflow():
     x = np.array([-3.0, -0.5, 0.0, 0.7, 4.0])
     p = 1 / (1 + np.exp(-x))

@@ -22,7 +22,7 @@ from absl import logging
 from dattt_jax.device_memory import is_out_of_memory
 from dattt_jax.ttt.monitor import OFF, Policy, Report
 from dattt_jax.ttt.objectives import Array, Frame, Variables
-from dattt_jax.ttt.steps import AdaptState, Batch, Problem, fresh_state, run_visit
+from dattt_jax.ttt.steps import AdaptState, Batch, Problem, fresh_state, label_frames, run_visit
 from dattt_jax.ttt.strategies import Strategy, Visit
 
 
@@ -97,6 +97,7 @@ class Engine:
             raise ValueError(f"the policy {policy.name} needs Problem.view and excludes per_step")
         self._problem, self._chunk, self._per_step, self.policy = problem, chunk, per_step, policy
         self._fitting: dict[Any, int] = {}  # chunk by what a program is compiled for
+        self._label = jax.jit(partial(label_frames, problem))
         self._start = jax.jit(partial(_start, problem, policy.name == "stop_early"), static_argnames="window")
         self._run_visit = jax.jit(partial(run_visit, problem, policy=policy),
                                   static_argnames=("steps", "per_step", "window"), donate_argnames=("state",))
@@ -124,13 +125,14 @@ class Engine:
     def state_shapes(self, variables: Variables, frames: Batch, strategy: Strategy) -> AdaptState:
         """Shapes of the carry, for `load_progress`; arguments as of `warm_up`."""
         packed, _ = self._problem.pack(frames)
-        return jax.eval_shape(lambda: self._fresh_state(variables, packed, strategy))
+        return jax.eval_shape(lambda: self._fresh_state(
+            variables, self._labelled(variables, packed, np.ones(1, bool), strategy), strategy))
 
     def seconds_per_prediction(self, variables: Variables, frames: Batch, strategy: Strategy) -> float:
         """Times the prediction of one frame by the program of `warm_up`, without steps; same arguments."""
         packed, _ = self._problem.pack(frames)
         start = time.perf_counter()
-        self._try(variables, packed, strategy, self._fit(variables, packed, strategy), valid=1)
+        self._try(variables, packed, strategy, self._fit(variables, packed, strategy), predicts=True)
         return time.perf_counter() - start
 
     def run(self, variables: Variables, frames: Frames, strategy: Strategy, key: Array, *,
@@ -209,16 +211,19 @@ class Engine:
         state = start and jax.tree.map(jnp.array, start.state)
         done, told, pending = start.frames if start else 0, None, None
         collect = _Collector(strategy.steps, on_visited, start.losses if start else {})
+        labels: dict[Any, Any] = {}  # by chunk and frames, where the strategy comes back to them
         for visit, arrays in visits:
             packed, unpack = self._problem.pack(arrays)
             chunk = self._fit(variables, packed, strategy)
             for first in range(0, len(visit.indices), chunk):
                 part = visit.part(first, chunk)
-                batch = _slice(packed, first, chunk)
+                batch, valid = _padded(_slice(packed, first, chunk), chunk)
+                batch = self._labelled(variables, batch, valid, strategy, labels.get((chunk, *part.indices)))
+                if strategy.passes > 1:
+                    labels[chunk, *part.indices] = batch["label"]
                 if state is None:
                     state = self._fresh_state(variables, batch, strategy)
-                state, outputs = self._dispatch(variables, state, batch, part, strategy, key, chunk,
-                                                len(part.indices))
+                state, outputs = self._dispatch(variables, state, batch, valid, part, strategy, key)
                 if not ahead:
                     yield from collect(part, outputs, unpack)
                     continue
@@ -236,31 +241,40 @@ class Engine:
         if on_progress and told != done:
             on_progress(Progress(done, state, collect.known))
 
-    def _dispatch(self, variables: Variables, state: AdaptState, batch: Batch, visit: Visit,
-                  strategy: Strategy, key: Array, chunk: int, valid: int, *, adapt: bool = True
+    def _labelled(self, variables: Variables, batch: Batch, valid: np.ndarray, strategy: Strategy,
+                  label: Any = None) -> Batch:
+        """A padded batch with its label: the one that is known, else the source network is asked."""
+        if label is None and strategy.steps:
+            label = self._label(variables, batch, valid)
+        return batch | {"label": label}
+
+    def _dispatch(self, variables: Variables, state: AdaptState, batch: Batch, valid: np.ndarray,
+                  visit: Visit, strategy: Strategy, key: Array, *, adapt: bool = True
                   ) -> tuple[AdaptState, dict[str, Array]]:
-        """Starts a visit, padded to `chunk` frames of which the first `valid` are to be worked on."""
-        frames = jax.tree.map(lambda x: jnp.asarray(_pad(x, chunk)), batch)
+        """Starts a visit of a padded and labelled batch."""
+        chunk = len(valid)
         return self._run_visit(
-            variables=variables, state=state, frames=frames,
-            index=_pad(visit.indices.astype(np.int32), chunk), valid=np.arange(chunk) < valid,
-            fresh=_pad(visit.fresh, chunk), first_step=np.int32(visit.first_step), adapt=np.bool_(adapt),
-            final=np.bool_(visit.final), key=key, steps=strategy.steps_per_visit,
-            per_step=self._per_step and strategy.steps > 0, window=strategy.window)
+            variables=variables, state=state, frames=batch, valid=valid,
+            index=_pad(visit.indices.astype(np.int32), chunk), fresh=_pad(visit.fresh, chunk),
+            first_step=np.int32(visit.first_step), adapt=np.bool_(adapt), final=np.bool_(visit.final),
+            key=key, steps=strategy.steps_per_visit, per_step=self._per_step and strategy.steps > 0,
+            window=strategy.window)
 
     def _fresh_state(self, variables: Variables, batch: Batch, strategy: Strategy) -> AdaptState:
         return self._start(variables, jax.tree.map(lambda x: x[0], batch), window=strategy.window)
 
-    def _try(self, variables: Variables, packed: Batch, strategy: Strategy, chunk: int, valid: int = 0
-             ) -> None:
-        """Runs a visit of the first frame that takes no steps, and with `valid` 0 does nothing at all.
+    def _try(self, variables: Variables, packed: Batch, strategy: Strategy, chunk: int, *,
+             predicts: bool = False) -> None:
+        """Runs a visit of the first frame that takes no steps, and unless it `predicts` does nothing at all.
 
         A program's memory is taken before it begins: if there is enough for this, there is for every visit.
         """
-        batch = _slice(packed, 0, 1)
+        batch, valid = _padded(_slice(packed, 0, 1), chunk)
+        valid &= predicts
+        batch = self._labelled(variables, batch, valid, strategy)
         visit = Visit(np.zeros(1, np.int64), np.ones(1, bool), 0, final=True)
-        outputs = self._dispatch(variables, self._fresh_state(variables, batch, strategy), batch, visit,
-                                 strategy, jax.random.key(0), chunk, valid, adapt=False)
+        outputs = self._dispatch(variables, self._fresh_state(variables, batch, strategy), batch, valid,
+                                 visit, strategy, jax.random.key(0), adapt=False)
         jax.block_until_ready(outputs)
 
     def _fit(self, variables: Variables, packed: Batch, strategy: Strategy) -> int:
@@ -290,6 +304,12 @@ def _start(problem: Problem, stops: bool, variables: Variables, frame: Frame, *,
 
 def _slice(batch: Batch, start: int, count: int) -> Batch:
     return jax.tree.map(lambda x: x[start : start + count], batch)
+
+
+def _padded(batch: Batch, length: int) -> tuple[Batch, np.ndarray]:
+    """(The batch, on the device, its first axis padded to `length`; bool [length]: what is not padding)."""
+    count = len(jax.tree.leaves(batch)[0])
+    return jax.tree.map(lambda x: jnp.asarray(_pad(x, length)), batch), np.arange(length) < count
 
 
 def _pad(array: np.ndarray, length: int) -> np.ndarray:

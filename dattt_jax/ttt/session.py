@@ -20,6 +20,7 @@ from dattt_jax.ttt.steps import (
     enter_frame,
     frame_step,
     fresh_state,
+    label_frames,
     predict_frame,
 )
 from dattt_jax.ttt.strategies import Strategy
@@ -46,6 +47,7 @@ class Session:
         self._enter = jax.jit(partial(_enter, problem, window=window), donate_argnames=("state",))
         self._step = jax.jit(partial(_step, problem, window=window), donate_argnames=("state",))
         self._predict = jax.jit(partial(_predict, problem, adapts=strategy.steps > 0))
+        self._label = jax.jit(partial(label_frames, problem))
         self._fresh = partial(fresh_state, problem, variables, window=window)
         self._state: AdaptState | None = None
         self.restart()
@@ -58,6 +60,8 @@ class Session:
         """Goes on to the next frame; arrays as `Engine.stream` takes them, of the same shapes every time."""
         visit = next(self._visits)
         packed, self._unpack = self._pack({name: array[None] for name, array in frame.items()})
+        if self._strategy.steps:
+            packed = packed | {"label": self._label(self._variables, packed, np.ones(1, bool))}
         self._frame = jax.tree.map(lambda x: jnp.asarray(x[0]), packed)
         if self._state is None:
             self._state, _ = self._fresh(frame=self._frame)
@@ -96,8 +100,7 @@ def _enter(problem: Problem, *, variables: Variables, state: AdaptState, frame: 
 def _step(problem: Problem, *, variables: Variables, state: AdaptState, frame: Frame, index: Array,
           number: Array, key: Array, window: int) -> tuple[AdaptState, tuple[Array, Array]]:
     _, frozen = fresh_state(problem, variables, frame=frame, window=window)
-    return frame_step(problem, variables, state, frozen, frame, number, jax.random.fold_in(key, index),
-                      window)
+    return frame_step(problem, state, frozen, frame, number, jax.random.fold_in(key, index), window)
 
 
 def _predict(problem: Problem, *, variables: Variables, state: AdaptState, frame: Frame, adapts: bool

@@ -110,19 +110,17 @@ def _select(condition: Array, new: AdaptState, old: AdaptState) -> AdaptState:
 
 
 def adapt_step(problem: Problem, state: AdaptState, frozen: FlatVariables, frame: Frame, step: Array,
-               key: Array, observed: Frame | None = None, source: Variables | None = None
-               ) -> tuple[AdaptState, tuple[Array, Array]]:
+               key: Array, observed: Frame | None = None) -> tuple[AdaptState, tuple[Array, Array]]:
     """One gradient step on one frame.
 
     Args:
         problem: what is adapted.
         state: the carry.
         frozen: variables that are not trained.
-        frame: the frame to learn from.
+        frame: the frame to learn from, with its label as of `label_frames`.
         step: int32 scalar, number of this step among the frame's.
         key: PRNG key of the frame.
         observed: the frame to be predicted, which the objective's memory takes in; None: the same frame.
-        source: source variables, for objectives whose `label` asks them.
 
     Returns:
         (new state, (loss, applied)). A loss of exactly 0 (the authors skip it) and a non-finite loss,
@@ -136,8 +134,7 @@ def adapt_step(problem: Problem, state: AdaptState, frozen: FlatVariables, frame
     if not state.trainable:
         applied = jnp.all(jnp.stack([jnp.bool_(True), *known]))
         return _select(applied, state.replace(memory=memory), state), (jnp.zeros(()), applied)
-    label = problem.objective.label(source, frame)
-    batch = problem.objective.sample(frame | {"label": label}, step, sample_key)
+    batch = problem.objective.sample(frame, step, sample_key)
 
     def loss_fn(trainable: FlatVariables) -> Array:
         variables = traverse_util.unflatten_dict({**frozen, **trainable})
@@ -153,6 +150,25 @@ def adapt_step(problem: Problem, state: AdaptState, frozen: FlatVariables, frame
     return _select(applied, moved, state), (loss, applied)
 
 
+def label_frames(problem: Problem, variables: Variables, frames: Frame, valid: Array) -> Any:
+    """What the objective asks the source network about frames, each by itself: their 'label' in `adapt_step`.
+
+    Args:
+        problem: what is adapted.
+        variables: of the source.
+        frames: arrays [n, …] as the engine's caller handed them in.
+        valid: bool [n]; False frames are skipped.
+
+    Returns:
+        A tree of arrays [n, …], zeros for skipped frames; without arrays where the objective asks nothing.
+    """
+    def one(item: tuple[Frame, Array]) -> Any:
+        frame, is_valid = item
+        return _only_if(is_valid, lambda _: ((), problem.objective.label(variables, frame)), ())[1]
+
+    return lax.map(one, (frames, valid))
+
+
 def enter_frame(state: AdaptState, source: AdaptState, frame: Frame, fresh: Array, window: int
                 ) -> AdaptState:
     """The carry before a frame's steps: `source` where the frame starts afresh, the frame in its window."""
@@ -160,11 +176,11 @@ def enter_frame(state: AdaptState, source: AdaptState, frame: Frame, fresh: Arra
     return state.replace(window=_remember(state.window, frame)) if window > 1 else state
 
 
-def frame_step(problem: Problem, variables: Variables, state: AdaptState, frozen: FlatVariables, frame: Frame,
-               number: Array, frame_key: Array, window: int) -> tuple[AdaptState, tuple[Array, Array]]:
+def frame_step(problem: Problem, state: AdaptState, frozen: FlatVariables, frame: Frame, number: Array,
+               frame_key: Array, window: int) -> tuple[AdaptState, tuple[Array, Array]]:
     """Step `number` of a frame that was entered, on it or on one drawn from its window; see `adapt_step`."""
     learnt = _draw(state.window, jax.random.fold_in(frame_key, number)) if window > 1 else frame
-    return adapt_step(problem, state, frozen, learnt, number, frame_key, frame, variables)
+    return adapt_step(problem, state, frozen, learnt, number, frame_key, frame)
 
 
 def predict_frame(problem: Problem, state: AdaptState, frozen: FlatVariables, frame: Frame, context: Any, *,
@@ -187,7 +203,7 @@ def run_visit(problem: Problem, *, variables: Variables, state: AdaptState, fram
         problem: bound before compilation.
         variables: source variables.
         state: the carry of the visit before.
-        frames: arrays [chunk, …].
+        frames: arrays [chunk, …], with labels.
         index: frame numbers in the video, int32 [chunk]; they choose the random numbers.
         valid: bool [chunk]; False frames are padding and skipped.
         fresh: bool [chunk]; start the frame from the source variables.
@@ -218,8 +234,7 @@ def run_visit(problem: Problem, *, variables: Variables, state: AdaptState, fram
         context = problem.context(variables, frame) if per_step or (policy.watches and steps) else None
 
         def step(state: AdaptState, number: Array) -> tuple[AdaptState, Any]:
-            state, (loss, applied) = frame_step(problem, variables, state, frozen, frame, number, frame_key,
-                                                window)
+            state, (loss, applied) = frame_step(problem, state, frozen, frame, number, frame_key, window)
             return state, (loss, applied, predict(state, frame, context) if per_step else ())
 
         outputs = {"losses": jnp.zeros(0), "applied": jnp.zeros(0, bool)}
@@ -245,8 +260,7 @@ def run_visit(problem: Problem, *, variables: Variables, state: AdaptState, fram
     return lax.scan(visit, state, (frames, index, valid, fresh))
 
 
-def _only_if(condition: Array, function: Callable[[AdaptState], tuple[AdaptState, Any]], state: AdaptState
-             ) -> tuple[AdaptState, Any]:
+def _only_if(condition: Array, function: Callable[[Any], tuple[Any, Any]], state: Any) -> tuple[Any, Any]:
     """`function(state)` where the condition holds, else the state as it is and zeros.
 
     The function is traced once, for its shapes and for the program: tracing is most of what a program that is
@@ -254,7 +268,7 @@ def _only_if(condition: Array, function: Callable[[AdaptState], tuple[AdaptState
     """
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(state)
 
-    def run(state: AdaptState) -> tuple[AdaptState, Any]:
+    def run(state: Any) -> tuple[Any, Any]:
         leaves = jaxpr_as_fun(jaxpr)(*jax.tree.leaves(state))
         return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
