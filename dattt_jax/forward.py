@@ -42,8 +42,8 @@ def predict_probability(model: DATTT, variables: Variables, image: Array, flow_f
         model: the network.
         variables: its variables.
         image: frames uint8 [B, H, W, 3].
-        flow_features: what `encode_flow` gave for the same frames; or for several flows of the one frame, the
-            mean of whose logits is taken.
+        flow_features: what `encode_flow` gave for the same frames, one flow each or several in a row, the mean
+            of whose logits is taken.
         input_size: (height, width) the network sees.
         framing: where the frames are in `image`, if they are padded.
 
@@ -52,12 +52,9 @@ def predict_probability(model: DATTT, variables: Variables, image: Array, flow_f
         where there is padding.
     """
     image_features = model.apply(variables, prepare(image, input_size, framing), method=model.encode_image)
-    flows = flow_features[0].shape[0]
-    if flows > image.shape[0]:
-        image_features = repeat(image_features, flows)
-    logits = model.apply(variables, image_features, flow_features, method=model.mask_logits)
-    if flows > image.shape[0]:
-        logits = jnp.mean(logits, axis=0, keepdims=True)
+    flows = flow_features[0].shape[0] // image.shape[0]
+    logits = model.apply(variables, repeat(image_features, flows), flow_features, method=model.mask_logits)
+    logits = jnp.mean(logits.reshape(-1, flows, *logits.shape[1:]), axis=1)
     if framing is None:
         return jax.nn.sigmoid(resize_bilinear(logits, image.shape[1:3])[..., 0])
     probability = jax.nn.sigmoid(framing.resize_to_frame(logits)[..., 0])
@@ -65,8 +62,8 @@ def predict_probability(model: DATTT, variables: Variables, image: Array, flow_f
 
 
 def repeat(features: Features, count: int) -> Features:
-    """Features of one image [1, …] for each of `count` flows: [count, …]."""
-    return tuple(jnp.broadcast_to(f, (count, *f.shape[1:])) for f in features)
+    """Features of images [B, …], each for `count` flows in a row: [B · count, …]."""
+    return tuple(jnp.repeat(f, count, axis=0) for f in features)
 
 
 def depth_of_views(model: DATTT, variables: Variables, views: Array, key: Array) -> Array:

@@ -79,6 +79,14 @@ def test_an_error_of_a_sample_is_told_and_a_dead_worker_too():
             made[6]
 
 
+def test_workers_leave_signals_to_the_process_that_asks():
+    with InProcesses(Workers(), 1) as made:
+        worker = int(made[0]["process"])
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker, number)
+        assert made[1]["process"] == worker
+
+
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_the_process_that_asks(sent):
     root = Path(__file__).parents[1]

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_input_pipeline.py [--size=512] [--batch=8] [--out=FILE]
 
-Two sources: prepared data of 854×480 JPEG frames (made here from synthetic video), and synthetic samples made
-on the fly, with the flow that training uses (DIS). Each with several numbers of threads. Beside them, what a
-training step of MiT-b1 on this machine would take in the same time (--step_s from a training log).
+Prepared data of 854×480 JPEG frames (made here from synthetic video), and synthetic samples made on the fly,
+with the flow that training uses (DIS), by threads and by processes. Each with several numbers of them. Beside
+them, what a training step of MiT-b1 on this machine would take in the same time (--step_s from a training log).
 """
 
 import argparse
@@ -25,6 +25,7 @@ from input_pipeline.datasets.train_source import PreparedTrainSource
 from input_pipeline.datasets.video_files import VideoFiles
 from input_pipeline.flow import create_flow
 from input_pipeline.loader import make_loader
+from input_pipeline.processes import InProcesses
 from input_pipeline.synthetic import SyntheticConfig, SyntheticTrainSource, generate_clip
 from input_pipeline.writers import write_bytes, write_mask
 
@@ -52,8 +53,11 @@ def prepared_source(folder, size):
     return PreparedTrainSource(folder / "prepared", (size, size), require_depth=False)
 
 
-def samples_per_second(source, batch, threads, seconds=6.0):
+def samples_per_second(source, batch, threads, seconds=6.0, processes=False):
     """Steady rate of a loader, after its first batches."""
+    if processes:
+        with InProcesses(source, threads) as made:
+            return samples_per_second(made, batch, threads, seconds)
     loader = make_loader(source, batch_size=batch, seed=0, num_threads=threads)
     for _ in itertools.islice(loader, threads + 2):
         pass
@@ -68,7 +72,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--threads", default="0,1,2,4")
+    parser.add_argument("--threads", default="1,2,4")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--step_s", type=float, default=0.0, help="seconds of a training step, to compare")
     parser.add_argument("--out", default="")
@@ -77,10 +81,13 @@ def main():
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
     with tempfile.TemporaryDirectory() as folder:
         synthetic = SyntheticTrainSource(SyntheticConfig(size=(options.size, options.size)), 0, 10**6, "dis")
-        sources = {"prepared": prepared_source(Path(folder), options.size), "synthetic": synthetic}
-        rates = {name: {threads: statistics.median(samples_per_second(source, options.batch, int(threads))
+        sources = {"prepared": (prepared_source(Path(folder), options.size), False),
+                   "synthetic": (synthetic, False), "synthetic, processes": (synthetic, True)}
+        rates = {name: {threads: statistics.median(samples_per_second(source, options.batch, int(threads),
+                                                                      processes=processes)
                                                    for _ in range(options.rounds))
-                        for threads in options.threads.split(",")} for name, source in sources.items()}
+                        for threads in options.threads.split(",")}
+                 for name, (source, processes) in sources.items()}
     report = {"benchmark": "input_pipeline", "machine": machine, "size": options.size, "batch": options.batch,
               "samples_per_s": {name: {threads: round(rate, 1) for threads, rate in row.items()}
                                 for name, row in rates.items()}}

@@ -140,7 +140,7 @@ def input_pipeline(report):
     threads = list(next(iter(sources.values())))
     rows = [[name, *(f"{row[count]:.3g}" for count in threads)] for name, row in sources.items()]
     return [f"Training samples per second at {report['size']}×{report['size']} on "
-            f"{machine_line(report['machine'])}, by loader threads:", table(["source", *threads], rows)]
+            f"{machine_line(report['machine'])}, by threads or processes:", table(["source", *threads], rows)]
 
 
 def metrics(report):
