@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_input_pipeline.py [--size=512] [--batch=8] [--out=FILE]
 
 Prepared data of 854×480 JPEG frames (made here from synthetic video), and synthetic samples made on the fly,
-with the flow that training uses (DIS), by threads and by processes. Each with several numbers of them. Beside
-them, what a training step of MiT-b1 on this machine would take in the same time (--step_s from a training log).
+with the flow that training uses (DIS), by threads and by processes; each with several numbers of them. With
+--step_s from a training log, beside them what the training step would take.
 """
 
 import argparse
