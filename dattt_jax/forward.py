@@ -42,8 +42,8 @@ def predict_probability(model: DATTT, variables: Variables, image: Array, flow_f
         model: the network.
         variables: its variables.
         image: frames uint8 [B, H, W, 3].
-        flow_features: what `encode_flow` gave for the same frames, one flow each or several in a row, of whose
-            logits the mean is taken.
+        flow_features: what `encode_flow` gave for the same frames, one flow each or several in a row; of the
+            logits of several the mean is taken.
         input_size: (height, width) the network sees.
         framing: where the frames are in `image`, if they are padded.
 

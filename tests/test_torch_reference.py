@@ -59,7 +59,11 @@ def tensors(arrays):
 
 
 @pytest.mark.parametrize("backbone", GOLDEN_NAMES)
-def test_network_equals_the_authors(backbone):
+@pytest.mark.parametrize("fused", [False, True])
+def test_network_equals_the_authors(backbone, fused, monkeypatch):
+    monkeypatch.setattr(torch_reference, "_attention", torch_reference.written_out)
+    if fused:
+        torch_reference.use_fused_attention()
     network, golden = model(backbone).eval(), load(f"eval_{GOLDEN_NAMES[backbone]}_alpha+beta")
     with torch.no_grad():
         logits = network(*tensors(recipe.eval_input((2, 3, 192, 256))))

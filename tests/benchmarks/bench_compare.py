@@ -17,11 +17,12 @@ Measurements (`--measure`, separated by commas):
 Sides (`--sides`), each measurement in a process of its own, `--rounds` times in turns:
 
     ours, ours_bf16          float32 or bfloat16
-    torch                    PyTorch as it is installed
-    torch_best               the fastest settings found: on a CPU MKL told to use AVX-512, glibc told to keep
-                             freed memory and to take it in huge pages; on a GPU torch.compile and TF32
-    torch_bf16               autocast
-    torch_compile(_bf16)     torch.compile
+    torch                    PyTorch as it is installed, attention written out as in the authors' code
+    torch_best               the fastest found: PyTorch's fused attention; on a CPU MKL told to use AVX-512,
+                             glibc to keep freed memory and to take it in huge pages; on a GPU torch.compile
+                             and TF32
+    torch_bf16               autocast, fused attention
+    torch_compile(_bf16)     torch.compile, fused attention
 
 The first process of ours compiles into an empty cache, the later ones find the programs there: both times are
 reported. On a GPU, XLA's float32 products are TF32 by default and PyTorch's are not, but for `torch_best`.
@@ -47,9 +48,9 @@ VIDEOS = tuple(f"video_{name}" for name in STRATEGIES)
 MEASUREMENTS = ("ttt_step", "train_step", "base_frame", *VIDEOS, "flow", "metrics")
 # On a CPU neither torch.compile nor channels_last gained anything: MiT-b1, forward and backward.
 _BEST = {
-    "cpu": ({}, {"MKL_ENABLE_INSTRUCTIONS": "AVX512", "MALLOC_MMAP_MAX_": "0",
+    "cpu": ({"fused": True}, {"MKL_ENABLE_INSTRUCTIONS": "AVX512", "MALLOC_MMAP_MAX_": "0",
                  "MALLOC_TRIM_THRESHOLD_": str(2**40), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
-    "cuda": ({"compiled": True, "tuned": True}, {}),
+    "cuda": ({"compiled": True, "fused": True, "tuned": True}, {}),
 }
 
 
@@ -60,9 +61,9 @@ def sides(device):
         "ours_bf16": ("measure_ours.py", {"bfloat16": True}, {}),
         "torch": ("measure_torch.py", {}, {}),
         "torch_best": ("measure_torch.py", *_BEST[device]),
-        "torch_bf16": ("measure_torch.py", {"bfloat16": True}, {}),
-        "torch_compile": ("measure_torch.py", {"compiled": True}, {}),
-        "torch_compile_bf16": ("measure_torch.py", {"compiled": True, "bfloat16": True}, {}),
+        "torch_bf16": ("measure_torch.py", {"bfloat16": True, "fused": True}, {}),
+        "torch_compile": ("measure_torch.py", {"compiled": True, "fused": True}, {}),
+        "torch_compile_bf16": ("measure_torch.py", {"compiled": True, "bfloat16": True, "fused": True}, {}),
     }
 
 

@@ -14,6 +14,8 @@ def network(options):
     import torch_loop
     import torch_reference
 
+    if options.fused:
+        torch_reference.use_fused_attention()
     model = torch_reference.DATTT(options.backbone)
     weights = {name: recipe.fill(name, value.shape) for name, value in model.state_dict().items()}
     torch_reference.load_numpy(model, {name: value for name, value in weights.items() if value is not None})

@@ -37,6 +37,21 @@ def heads_first(x, heads):
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
+def written_out(q, k, v, attn_mask=None):
+    """Attention [B, heads, N, C], its matrix in memory."""
+    logits = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
+    return (logits if attn_mask is None else logits + attn_mask).softmax(dim=-1) @ v
+
+
+_attention = written_out
+
+
+def use_fused_attention():
+    """From now on attention is PyTorch's own kernel, in every network of the process."""
+    global _attention
+    _attention = F.scaled_dot_product_attention
+
+
 class DropPath(nn.Module):
     """Stochastic depth: one coin per sample."""
 
@@ -67,7 +82,7 @@ class MiTAttention(nn.Module):
         if self.reduction > 1:
             reduced = self.norm(to_tokens(self.sr(to_map(x, size))))
         k, v = (heads_first(t, self.heads) for t in self.kv(reduced).chunk(2, dim=-1))
-        y = F.scaled_dot_product_attention(heads_first(self.q(x), self.heads), k, v)
+        y = _attention(heads_first(self.q(x), self.heads), k, v)
         return self.proj(y.transpose(1, 2).flatten(2))
 
 
@@ -155,7 +170,7 @@ class WindowAttention(nn.Module):
         if mask is not None:  # [windows, 49, 49]; the windows of an image follow each other
             bias = (bias + mask[:, None]).repeat(len(x) // len(mask), 1, 1, 1)
         q, k, v = (heads_first(t, self.heads) for t in self.qkv(x).chunk(3, dim=-1))
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype).expand(len(x), -1, -1, -1))
+        y = _attention(q, k, v, attn_mask=bias.to(q.dtype).expand(len(x), -1, -1, -1))
         return self.proj(y.transpose(1, 2).flatten(2))
 
 

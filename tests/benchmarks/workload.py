@@ -37,6 +37,7 @@ class Options:
         device: cpu or cuda.
         bfloat16: compute type; else float32.
         compiled: torch.compile.
+        fused: PyTorch's own attention kernel instead of attention as the authors write it.
         tuned: the faster settings that change results (TF32).
         flops: also count the operations (ours).
     """
@@ -50,6 +51,7 @@ class Options:
     device: str
     bfloat16: bool = False
     compiled: bool = False
+    fused: bool = False
     tuned: bool = False
     flops: bool = False
 
