@@ -31,7 +31,7 @@ from dattt_jax.errors import UserError
 # Name -> (side of the input, steps, learning rate at the start and at the end, rendered size over the side).
 _STAGES = {"128": (128, 7000, 1e-3, 5e-5, 2.0), "256": (256, 1200, 2e-4, 1e-5, 1.5),
            "more": (256, 1600, 4e-4, 1e-5, 1.5), "scrambled": (256, 800, 3e-4, 1e-5, 1.5),
-           "long": (192, 4800, 5e-4, 1e-4, 1.5), "last": (320, 1500, 3e-4, 5e-6, 1.5),
+           "long": (192, 4800, 5e-4, 1e-4, 1.5), "last": (320, 1200, 3e-4, 5e-6, 1.5),
            "b1": (256, 300, 2e-4, 1e-5, 1.5)}
 
 

@@ -8,18 +8,22 @@ import toy_network as toy
 from test_ttt_objectives import engine
 
 from dattt_jax.errors import UserError
-from dattt_jax.ttt import Problem, Progress, create_strategy, fresh_state
+from dattt_jax.ttt import Progress, create_strategy
 from dattt_jax.ttt.weights import load_adapted, load_progress, save_difference, save_progress
 
 OPTIMIZER = optax.adam(0.01)
 
 
+def setting(name, strategy):
+    return (engine(toy.objectives()[name][0], OPTIMIZER),
+            create_strategy(strategy, steps=2, groups=2, window=3))
+
+
 def adapt(name="depth", strategy="mwi", *, start=None, length=5):
     """(results, progress after each visit)."""
-    runner, seen = engine(toy.objectives()[name][0], OPTIMIZER), []
+    (runner, strategy), seen = setting(name, strategy), []
     results = list(runner.run(
-        toy.VARIABLES, toy.Video(length), create_strategy(strategy, steps=2, groups=2, window=3),
-        jax.random.key(0), start=start,
+        toy.VARIABLES, toy.Video(length), strategy, jax.random.key(0), start=start,
         on_progress=lambda p: seen.append(Progress(p.frames, jax.device_get(p.state), p.losses))))
     return results, seen
 
@@ -40,15 +44,14 @@ def test_what_was_saved_is_applied(tmp_path, precision, error):
             np.testing.assert_array_equal(value, source[path])
 
 
-@pytest.mark.parametrize("name", ["depth", "bn", "depth+tent_bn+bn"])
+@pytest.mark.parametrize("name", ["depth", "self_training", "bn", "depth+tent_bn+bn"])
 @pytest.mark.parametrize("strategy", ["mwi", "window", "ltv", "grouped_ltv"])
 def test_after_a_crash_the_masks_are_those_of_a_run_without_one(tmp_path, name, strategy):
     whole, progress = adapt(name, strategy)
     middle = progress[len(progress) // 2]
     save_progress(tmp_path / "walk.npz", middle, toy.VARIABLES)
-    window = 3 if strategy == "window" else 1
-    problem = Problem(objective=toy.objectives()[name][0], context=None, predict=None, optimizer=OPTIMIZER)
-    template, _ = fresh_state(problem, toy.VARIABLES, window=window, frame={"image": toy.Video(1).images[0]})
+    runner, order = setting(name, strategy)
+    template = runner.state_shapes(toy.VARIABLES, toy.Video(1).read(np.array([0])), order)
     restored = load_progress(tmp_path / "walk.npz", template, toy.VARIABLES)
     rest, _ = adapt(name, strategy, start=restored)
     assert 0 < len(rest) <= len(whole) and (strategy.endswith("ltv") or len(rest) < len(whole))
