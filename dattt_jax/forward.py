@@ -7,7 +7,7 @@ from dattt_jax.framing import OUTSIDE, Framing
 from dattt_jax.image_ops import normalize, resize_bilinear
 from dattt_jax.models import DATTT
 from dattt_jax.models.dattt import Features
-from dattt_jax.models.encode import encode, images_per_call
+from dattt_jax.models.encode import encode_image, images_per_call
 from dattt_jax.variables import Variables
 
 Array = jax.Array
@@ -83,9 +83,8 @@ def depth_of_views(model: DATTT, variables: Variables, views: Array, key: Array)
         float32 [2, B, h/4, w/4, 1].
     """
     batch, height, width = views.shape[1:4]
-    features = encode(model, variables, views.reshape(-1, height, width, 3), method=model.encode_image,
-                      train=True, keys=jax.random.split(key, 2 * batch),
-                      at_once=images_per_call(height, width))
-    per_view = [tuple(f[i * batch : (i + 1) * batch] for f in features) for i in range(2)]
-    return jnp.stack([model.apply(variables, f, train=True, method=model.depth_logits)
-                      for f in per_view])
+    fused = encode_image(model, variables, views.reshape(-1, height, width, 3), then=model.fuse_depth,
+                         train=True, keys=jax.random.split(key, 2 * batch),
+                         at_once=images_per_call(height, width))
+    return jnp.stack([model.apply(variables, view, train=True, method=model.predict_depth)
+                      for view in fused.reshape(2, batch, *fused.shape[1:])])

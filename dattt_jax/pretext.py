@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from dattt_jax.errors import UserError
 from dattt_jax.models.dattt import DATTT
-from dattt_jax.models.encode import encode, images_per_call
+from dattt_jax.models.encode import encode_image, images_per_call
 from dattt_jax.variables import Variables
 
 Array = jax.Array
@@ -115,5 +115,5 @@ def auxiliary_losses(model: DATTT, variables: Variables, images: Array, keys: Ar
 
 
 def _features(model: DATTT, variables: Variables, images: Array, keys: Array | None) -> tuple[Array, ...]:
-    return encode(model, variables, images, method=model.encode_image, train=keys is not None, keys=keys,
-                  at_once=images_per_call(*images.shape[1:3]))
+    return encode_image(model, variables, images, train=keys is not None, keys=keys,
+                        at_once=images_per_call(*images.shape[1:3]))

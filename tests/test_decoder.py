@@ -46,7 +46,7 @@ def folded(head, variables, maps, train):
 
 
 def unfolded(head, variables, maps, train):
-    return head.apply(variables, maps, train, method=lambda m, x, t: m.fuse(m.project(x), train=t))
+    return head.apply(variables, maps, train, method=lambda m, x, t: m.predict(m.fuse(m.project(x)), train=t))
 
 
 @pytest.mark.parametrize("form", [folded, unfolded])

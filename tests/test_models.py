@@ -13,8 +13,8 @@ from parity import check
 
 from dattt_jax.convert import variable_shapes
 from dattt_jax.errors import UserError
-from dattt_jax.models import BACKBONES, create_model
-from dattt_jax.models.encode import encode
+from dattt_jax.models import BACKBONES, create_model, encode
+from dattt_jax.models.encode import apply_in_pieces, encode_image
 
 VARIANTS = [("mit_b1", arch) for arch in ("alpha+beta", "alpha", "beta", "basic", "nodepth")]
 VARIANTS.append(("swin_tiny", "alpha+beta"))
@@ -92,25 +92,49 @@ def test_remat_changes_no_parameter_and_no_output():
     np.testing.assert_array_equal(*masks)
 
 
+def same_with_gradients(function, variables, ways):
+    """Asserts that `function(params, way)` [...] and its gradient do not depend on the way."""
+    @partial(jax.jit, static_argnames="way")
+    def value_and_grads(params, way):
+        return jax.value_and_grad(lambda params: sum(jnp.sum(jnp.sin(x)) for x in
+                                                     jax.tree.leaves(function(params, way))))(params)
+
+    first, second = (value_and_grads(variables["params"], way) for way in ways)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(("at_once", "images"), [(1, 4), (2, 4), (1, 3)])  # (1, 3) leaves a rest
-def test_encoding_in_pieces_gives_the_same_features_and_gradients(at_once, images):
-    config = ConfigDict({"backbone": "mit_b0", "depth": True, "modulation": "basic", "drop_path": 0.5})
+@pytest.mark.parametrize("then", [None, "fuse_depth"])
+def test_encoding_in_pieces_gives_the_same_features_and_gradients(at_once, images, then):
+    config = ConfigDict({"backbone": "mit_b0", "depth": True, "modulation": "basic", "drop_path": 0.5,
+                         "decoder_features": 16})
     model, variables = create_model(config), random_variables(config)
     batch = jax.random.normal(jax.random.key(1), (images, 32, 32, 3))
 
-    @partial(jax.jit, static_argnames="pieces")
-    def value_and_grads(params, pieces):
-        def total(params):
-            features = encode(model, {**variables, "params": params}, batch, method=model.encode_image,
-                              train=True, keys=jax.random.split(jax.random.key(2), images), at_once=pieces)
-            return sum(jnp.sum(jnp.sin(f)) for f in features)
+    def features(params, pieces):
+        return encode_image(model, {**variables, "params": params}, batch, then=then and getattr(model, then),
+                            train=True, keys=jax.random.split(jax.random.key(2), images), at_once=pieces)
 
-        return jax.value_and_grad(total)(params)
+    same_with_gradients(features, variables, (None, at_once))
 
-    whole = value_and_grads(variables["params"], None)
-    pieces = value_and_grads(variables["params"], at_once)
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(pieces), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+@pytest.mark.parametrize(("depth", "modulation"), [(True, "alpha+beta"), (True, "basic"), (False, "basic")])
+def test_the_network_in_pieces_is_the_network(monkeypatch, depth, modulation):
+    """Of a training step: the same logits and gradients as in one call, BatchNorm seeing the whole batch."""
+    config = ConfigDict({"backbone": "mit_b0", "depth": depth, "modulation": modulation, "drop_path": 0.0,
+                         "decoder_features": 16})
+    model, variables = create_model(config), random_variables(config)
+    image, flow = jax.random.normal(jax.random.key(1), (2, 3, 32, 32, 3))
+    monkeypatch.setattr(encode, "images_per_call", lambda height, width: 1)
+
+    def outputs(params, way):
+        own = {**variables, "params": params}
+        if way == "whole":
+            return model.apply(own, image, flow, train=True, mutable=["batch_stats"])
+        return apply_in_pieces(model, own, image, flow, jax.random.split(jax.random.key(2), 3))
+
+    same_with_gradients(outputs, variables, ("whole", "pieces"))
 
 
 @pytest.mark.parametrize(("field", "value"), [("backbone", "resnet50"), ("modulation", "gamma"),

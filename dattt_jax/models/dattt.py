@@ -83,17 +83,33 @@ class DATTT(nn.Module):
         """Features of a normalised flow rendering [B, H, W, 3]: four maps at strides 4, 8, 16, 32."""
         return self.encoder_flow(flow, train=train)
 
-    def depth_logits(self, image_features: Features, *, train: bool = False) -> Array:
+    def fuse_depth(self, image_features: Features) -> Array:
+        """What the depth is predicted from, image by image: [B, H/4, W/4, decoder_features]."""
+        return self.decode_head.fuse_depth(image_features)
+
+    def fuse_mask(self, image_features: Features, flow_features: Features) -> Array:
+        """What the mask is predicted from, image by image: [B, H/4, W/4, decoder_features]."""
+        fused = tuple(v + f for v, f in zip(image_features, flow_features, strict=True))
+        if not self.depth:
+            return self.decode_head.fuse_features(fused)
+        return self.decode_head.fuse_mask(image_features, fused)
+
+    def predict_depth(self, fused: Array, *, train: bool = False) -> Array:
         """Depth logits [B, H/4, W/4, 1]; sigmoid gives relative inverse depth, near = 1."""
-        return self.decode_head.depth(image_features, train=train)
+        return self.decode_head.predict_depth(fused, train=train)
+
+    def predict_mask(self, fused: Array, *, train: bool = False) -> Array:
+        """Mask logits [B, H/4, W/4, 1]; sigmoid gives the probability of the primary moving object."""
+        return (self.decode_head.predict_mask if self.depth else self.decode_head.predict)(fused, train=train)
+
+    def depth_logits(self, image_features: Features, *, train: bool = False) -> Array:
+        """`predict_depth` of `fuse_depth`."""
+        return self.predict_depth(self.fuse_depth(image_features), train=train)
 
     def mask_logits(self, image_features: Features, flow_features: Features, *,
                     train: bool = False) -> Array:
-        """Mask logits [B, H/4, W/4, 1]; sigmoid gives the probability of the primary moving object."""
-        fused = tuple(v + f for v, f in zip(image_features, flow_features, strict=True))
-        if not self.depth:
-            return self.decode_head(fused, train=train)
-        return self.decode_head.mask(image_features, fused, train=train)
+        """`predict_mask` of `fuse_mask`."""
+        return self.predict_mask(self.fuse_mask(image_features, flow_features), train=train)
 
     def rotation_logits(self, image_features: Features) -> Array:
         """Logits [B, 4] of the image's rotation; needs the head `rotation`."""
@@ -103,12 +119,19 @@ class DATTT(nn.Module):
         """Normalised pixels [B, 4·h_1, 4·w_1, 3] of the image; needs the head `reconstruction`."""
         return self.reconstruction_head(image_features)
 
-    def decode(self, image_features: Features, flow_features: Features, *, train: bool = False
-               ) -> dict[str, Array]:
-        """{'mask': logits, 'depth': logits} of features; no 'depth' without the depth decoder."""
-        outputs = {"mask": self.mask_logits(image_features, flow_features, train=train)}
+    def fuse(self, image_features: Features, flow_features: Features) -> dict[str, Array]:
+        """All that is done image by image: {'mask': of `fuse_mask`, 'depth': of `fuse_depth`}.
+
+        No 'depth' without the depth decoder.
+        """
+        fused = {"mask": self.fuse_mask(image_features, flow_features)}
+        return fused | {"depth": self.fuse_depth(image_features)} if self.depth else fused
+
+    def predict(self, fused: dict[str, Array], *, train: bool = False) -> dict[str, Array]:
+        """{'mask': logits, 'depth': logits} of what `fuse` gave: where BatchNorm sees the batch."""
+        outputs = {"mask": self.predict_mask(fused["mask"], train=train)}
         if self.depth:
-            outputs["depth"] = self.depth_logits(image_features, train=train)
+            outputs["depth"] = self.predict_depth(fused["depth"], train=train)
         return outputs
 
     def __call__(self, image: Array, flow: Array, train: bool = False) -> dict[str, Array]:
@@ -127,4 +150,4 @@ class DATTT(nn.Module):
         if self.is_initializing():  # heads predict nothing here, but their variables are made here
             for predict in [getattr(self, _HEAD_METHODS[name]) for name in self.heads]:
                 predict(image_features)
-        return self.decode(image_features, self.encode_flow(flow, train=train), train=train)
+        return self.predict(self.fuse(image_features, self.encode_flow(flow, train=train)), train=train)

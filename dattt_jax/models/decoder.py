@@ -86,24 +86,34 @@ class SegFormerHead(nn.Module):
         """Four maps [B, h_i, w_i, C_i] -> four maps [B, h_i, w_i, features]."""
         return [layer(x) for layer, x in zip(self._projections(), features, strict=True)]
 
-    def _predict(self, mixed: Sequence[Array], bias: Array | float, train: bool) -> Array:
-        """Sums the scales at stride 4 and predicts: four [B, h_i, w_i, features] -> [B, h_1, w_1, 1]."""
+    def combine(self, mixed: Sequence[Array]) -> Array:
+        """Sums the scales at stride 4: four [B, h_i, w_i, features] -> [B, h_1, w_1, features]."""
         size = mixed[0].shape[1:3]
-        total = mixed[0] + sum(upsample_bilinear(x, size) for x in mixed[1:]) + bias
-        return self.linear_pred(self.linear_fuse(total, train=train)).astype(jnp.float32)
+        return mixed[0] + sum(upsample_bilinear(x, size) for x in mixed[1:])
 
-    def fuse(self, projected: Sequence[Array], *, train: bool) -> Array:
-        """Projected (and perhaps modulated) maps [B, h_i, w_i, features] -> logits [B, h_1, w_1, 1]."""
+    def fuse(self, projected: Sequence[Array]) -> Array:
+        """The fuse convolution of projected (and perhaps modulated) maps [B, h_i, w_i, features].
+
+        Returns:
+            [B, h_1, w_1, features].
+        """
         kernels = self.linear_fuse.kernels()
-        mixed = [x @ k.astype(self.dtype) for x, k in zip(projected, kernels, strict=True)]
-        return self._predict(mixed, 0.0, train)
+        return self.combine([x @ k.astype(self.dtype) for x, k in zip(projected, kernels, strict=True)])
 
-    def __call__(self, features: Sequence[Array], *, train: bool) -> Array:
-        """Four maps [B, h_i, w_i, C_i] -> logits [B, h_1, w_1, 1], float32; linear layers folded."""
+    def fuse_features(self, features: Sequence[Array]) -> Array:
+        """The fuse convolution of four maps [B, h_i, w_i, C_i], linear layers folded; returns as `fuse`."""
         mixed, bias = [], 0.0
         kernels = self.linear_fuse.kernels()
         for layer, x, kernel in zip(self._projections(), features, kernels, strict=True):
             folded = layer.proj.folded(kernel)
             mixed.append(x.astype(self.dtype) @ folded[0].astype(self.dtype))
             bias = bias + folded[1]
-        return self._predict(mixed, bias.astype(self.dtype), train)
+        return self.combine(mixed) + bias.astype(self.dtype)
+
+    def predict(self, fused: Array, *, train: bool) -> Array:
+        """What `fuse` gave -> logits [B, h_1, w_1, 1], float32."""
+        return self.linear_pred(self.linear_fuse(fused, train=train)).astype(jnp.float32)
+
+    def __call__(self, features: Sequence[Array], *, train: bool) -> Array:
+        """Four maps [B, h_i, w_i, C_i] -> logits [B, h_1, w_1, 1], float32."""
+        return self.predict(self.fuse_features(features), train=train)

@@ -28,9 +28,9 @@ def images_per_call(height: int, width: int) -> int | None:
     return max(1, _CPU_PIXELS // (height * width))
 
 
-def encode(model: DATTT, variables: dict, images: Array, *, method: Callable, train: bool = False,
-           keys: Array | None = None, at_once: int | None = None) -> Features:
-    """Features of a batch, at most `at_once` images per encoder call.
+def encode_image(model: DATTT, variables: dict, images: Array, *, then: Callable | None = None,
+                 train: bool = False, keys: Array | None = None, at_once: int | None = None) -> Any:
+    """Image features of a batch, or what is made of each image's, at most `at_once` images per encoder call.
 
     The encoders treat images independently and each image has a key of its own, so neither the pieces nor the
     devices a batch is spread over change the features. Each piece is recomputed in the backward pass: memory
@@ -40,16 +40,18 @@ def encode(model: DATTT, variables: dict, images: Array, *, method: Callable, tr
         model: the network.
         variables: its variables.
         images: normalised, [B, H, W, 3].
-        method: `model.encode_image` or `model.encode_flow`.
+        then: method of the model that goes on from features, each image by itself, e.g. `model.fuse_depth`.
         train: drop-path on.
         keys: PRNG keys [B] of the drop-path coins; needed if `train`.
         at_once: images per call; None encodes the batch in one.
 
     Returns:
-        Four feature maps [B, h_i, w_i, C_i].
+        What `then` returns, or four feature maps [B, h_i, w_i, C_i].
     """
-    def encode_one(item: tuple[Array, Array | None]) -> Features:
-        return _features(model, variables, *item, method)
+    def encode_one(item: tuple[Array, Array | None]) -> Any:
+        features = _features(model, variables, *item, model.encode_image)
+        result = features if then is None else model.apply(variables, features, method=then)
+        return jax.tree.map(lambda x: x[0], result)
 
     return _map_pieces(encode_one, (images, keys if train else None), at_once, calls=_CALLS)
 
@@ -68,24 +70,22 @@ def apply_in_pieces(model: DATTT, variables: dict, image: Array, flow: Array, ke
     Returns:
         ({'mask', 'depth'} logits as of `DATTT.__call__`, {'batch_stats': updated}).
     """
-    def encode_both(item: tuple[Array, Array, Array]) -> tuple[Features, Features]:
+    def fuse_one(item: tuple[Array, Array, Array]) -> dict[str, Array]:
         image, flow, key = item
         image_key, flow_key = jax.random.split(key)
-        return (_features(model, variables, image, image_key, model.encode_image),
-                _features(model, variables, flow, flow_key, model.encode_flow))
+        fused = model.apply(variables, _features(model, variables, image, image_key, model.encode_image),
+                            _features(model, variables, flow, flow_key, model.encode_flow), method=model.fuse)
+        return jax.tree.map(lambda x: x[0], fused)
 
     # The two encoders are the calls that do not depend on each other.
-    image_features, flow_features = _map_pieces(encode_both, (image, flow, keys),
-                                                images_per_call(*image.shape[1:3]), calls=1)
-    return model.apply(variables, image_features, flow_features, train=True, method=model.decode,
-                       mutable=["batch_stats"])
+    fused = _map_pieces(fuse_one, (image, flow, keys), images_per_call(*image.shape[1:3]), calls=1)
+    return model.apply(variables, fused, train=True, method=model.predict, mutable=["batch_stats"])
 
 
 def _features(model: DATTT, variables: dict, image: Array, key: Array | None, method: Callable) -> Features:
-    """Features of one image; with a key in training mode."""
+    """Features [1, h_i, w_i, C_i] of one image; with a key in training mode."""
     rngs = None if key is None else {"drop_path": key}
-    features = model.apply(variables, image[None], train=key is not None, method=method, rngs=rngs)
-    return tuple(f[0] for f in features)
+    return model.apply(variables, image[None], train=key is not None, method=method, rngs=rngs)
 
 
 def _map_pieces(function: Callable, items: Any, at_once: int | None, *, calls: int) -> Any:

@@ -65,15 +65,23 @@ class DepthAwareHead(nn.Module):
             mask = mask + getattr(self, f"beta{scale}")(x)
         return mask
 
-    def depth(self, image_features: Sequence[Array], *, train: bool) -> Array:
-        """Depth logits [B, h_1, w_1, 1] alone, by the folded decoder."""
-        return self.depth_head(image_features, train=train)
+    def fuse_depth(self, image_features: Sequence[Array]) -> Array:
+        """What the depth is predicted from, image by image: [B, h_1, w_1, features]."""
+        return self.depth_head.fuse_features(image_features)
 
-    def mask(self, image_features: Sequence[Array], fused: Sequence[Array], *, train: bool) -> Array:
-        """Mask logits [B, h_1, w_1, 1]; `fused` are the sums of image and flow features."""
+    def fuse_mask(self, image_features: Sequence[Array], fused: Sequence[Array]) -> Array:
+        """What the mask is predicted from, image by image; `fused` are sums of image and flow features."""
         if self.modulation == "basic":
-            return self.vos_head(fused, train=train)
+            return self.vos_head.fuse_features(fused)
         depth = self.depth_head.project(image_features)
         mask = self.vos_head.project(fused)
-        modulated = [self._modulate(i, d, v) for i, (d, v) in enumerate(zip(depth, mask, strict=True), 1)]
-        return self.vos_head.fuse(modulated, train=train)
+        return self.vos_head.fuse([self._modulate(i, d, v) for i, (d, v)
+                                   in enumerate(zip(depth, mask, strict=True), 1)])
+
+    def predict_depth(self, fused: Array, *, train: bool) -> Array:
+        """Depth logits [B, h_1, w_1, 1] of what `fuse_depth` gave."""
+        return self.depth_head.predict(fused, train=train)
+
+    def predict_mask(self, fused: Array, *, train: bool) -> Array:
+        """Mask logits [B, h_1, w_1, 1] of what `fuse_mask` gave."""
+        return self.vos_head.predict(fused, train=train)

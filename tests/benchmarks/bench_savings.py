@@ -39,7 +39,7 @@ from dattt_jax.host_memory import keep_freed_memory
 from dattt_jax.image_ops import upsample_bilinear
 from dattt_jax.models import create_model
 from dattt_jax.models.decoder import SegFormerHead
-from dattt_jax.models.encode import encode, images_per_call
+from dattt_jax.models.encode import encode_image, images_per_call
 from dattt_jax.models.mit import MIT_SIZES
 from dattt_jax.ttt import adapt_step, fresh_state
 from dattt_jax.ttt.objectives.depth_consistency import DepthConsistency
@@ -64,7 +64,7 @@ class UnfoldedHead(SegFormerHead):
     """The decoder with the convolution per scale and the linear layers before it."""
 
     def __call__(self, features, *, train):
-        return self.fuse(self.project(features), train=train)
+        return self.predict(self.fuse(self.project(features)), train=train)
 
 
 class Program:
@@ -119,9 +119,9 @@ def decoder_savings(batch, size):
 def view_by_view(model, variables, views, key):
     """`forward.depth_of_views` with an encoder call for each view, and the same drop-path coins."""
     def depth(images, keys):
-        features = encode(model, variables, images, method=model.encode_image, train=True, keys=keys,
-                          at_once=images_per_call(*images.shape[1:3]))
-        return model.apply(variables, features, train=True, method=model.depth_logits)
+        fused = encode_image(model, variables, images, then=model.fuse_depth, train=True, keys=keys,
+                             at_once=images_per_call(*images.shape[1:3]))
+        return model.apply(variables, fused, train=True, method=model.predict_depth)
 
     keys = jax.random.split(key, views.shape[:2])
     return jnp.stack([depth(*view) for view in zip(views, keys, strict=True)])
