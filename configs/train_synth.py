@@ -1,18 +1,14 @@
 """How the weights in the box were trained: on synthetic video alone, from random weights.
 
-`dattt-synth-b0` in four stages, each from the weights of the one before:
+`dattt-synth-b0` in six stages, each from the weights of the one before:
 
-    python main.py --mode=train --config=configs/train_synth.py:128 --workdir=runs/synth128
-    python main.py --mode=train --config=configs/train_synth.py:256 --workdir=runs/synth256 \
-        --config.init=runs/synth128
-    python main.py --mode=train --config=configs/train_synth.py:more --workdir=runs/more \
-        --config.init=runs/synth256
-    python main.py --mode=train --config=configs/train_synth.py:scrambled --workdir=runs/scrambled \
-        --config.init=runs/more
-    python main.py --mode=export --config=configs/train_synth.py:scrambled --config.init=runs/scrambled \
-        --workdir=OUT
+    python main.py --mode=train --config=configs/train_synth.py:128 --workdir=runs/128
+    python main.py --mode=train --config=configs/train_synth.py:256 --workdir=runs/256 --config.init=runs/128
+    ...                                                        more, scrambled, long, last
+    python main.py --mode=export --config=configs/train_synth.py:last --config.init=runs/last --workdir=OUT
 
-`dattt-synth-b1` starts from those, widened, and goes into files small enough for the repository:
+`dattt-synth-b1` starts from those of the stage `scrambled`, widened, and goes into files small enough for the
+repository:
 
     python main.py --mode=train --config=configs/train_synth.py:b1 --workdir=runs/b1 \
         --config.init=runs/scrambled
@@ -23,37 +19,68 @@ To train what is in the box further, name it in `config.init`, with another `con
 has not seen.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
 from configs import dattt_synth_b0, dattt_synth_b1
 from dattt_jax.errors import UserError
 
-# Name -> (side of the input, steps, learning rate at the start and at the end, rendered size over the side).
-_STAGES = {"128": (128, 7000, 1e-3, 5e-5, 2.0), "256": (256, 1200, 2e-4, 1e-5, 1.5),
-           "more": (256, 1600, 4e-4, 1e-5, 1.5), "scrambled": (256, 800, 3e-4, 1e-5, 1.5),
-           "long": (192, 4800, 5e-4, 1e-4, 1.5), "last": (320, 1200, 3e-4, 5e-6, 1.5),
-           "b1": (256, 300, 2e-4, 1e-5, 1.5)}
+
+@dataclasses.dataclass(frozen=True)
+class _Stage:
+    """What tells the stages apart.
+
+    Attributes:
+        side: of the input, pixels.
+        steps: of the cosine schedule.
+        learning_rate: at the start.
+        final_learning_rate: at the end.
+        seed: of the clips.
+        render_scale: frames are rendered so much larger than the input.
+        scramble: share of the images whose appearance is scrambled.
+        smallest: object, fraction of the frame.
+    """
+
+    side: int
+    steps: int
+    learning_rate: float
+    final_learning_rate: float
+    seed: int
+    render_scale: float = 1.5
+    scramble: float = 0.0
+    smallest: float = 0.02
 
 
-def get_config(stage: str = "scrambled") -> ConfigDict:
+_STAGES = {
+    "128": _Stage(128, 7000, 1e-3, 5e-5, 0, render_scale=2.0),
+    "256": _Stage(256, 1200, 2e-4, 1e-5, 0),
+    "more": _Stage(256, 1600, 4e-4, 1e-5, 1),
+    "scrambled": _Stage(256, 800, 3e-4, 1e-5, 3, scramble=0.6),
+    "long": _Stage(192, 4800, 5e-4, 1e-4, 5, scramble=0.6, smallest=0.006),
+    "last": _Stage(320, 1200, 3e-4, 5e-6, 6, scramble=0.6, smallest=0.006),
+    "b1": _Stage(256, 300, 2e-4, 1e-5, 4, scramble=0.6),
+}
+
+
+def get_config(stage: str = "last") -> ConfigDict:
     """One of the stages of `_STAGES`; raises a UserError for another."""
     if stage not in _STAGES:
         raise UserError(f"configs/train_synth.py:{stage}: the stages are {', '.join(_STAGES)}")
-    config = (dattt_synth_b1 if stage == "b1" else dattt_synth_b0).get_config()
+    config, chosen = (dattt_synth_b1 if stage == "b1" else dattt_synth_b0).get_config(), _STAGES[stage]
     config.init = ""
-    config.seed = {"more": 1, "scrambled": 3, "b1": 4, "long": 5, "last": 6}.get(stage, 0)
-    config.train.scramble = 0.6 if stage in ("scrambled", "b1", "long", "last") else 0.0
-    if stage in ("long", "last"):
-        config.synthetic.object_area = (0.006, 0.6)
+    config.seed = chosen.seed
+    config.input_size = (chosen.side, chosen.side)
     config.synthetic.num_frames = 24
-    side, steps, learning_rate, final_learning_rate, render_scale = _STAGES[stage]
-    config.input_size = (side, side)
+    config.synthetic.object_area = (chosen.smallest, 0.6)
+    config.train.scramble = chosen.scramble
     config.train.batch_size = 8
     config.train.processes = True
     config.train.schedule = "step"
-    config.train.steps = steps
-    config.train.learning_rate, config.train.final_learning_rate = learning_rate, final_learning_rate
-    config.train.render_scale = render_scale
+    config.train.steps = chosen.steps
+    config.train.learning_rate = chosen.learning_rate
+    config.train.final_learning_rate = chosen.final_learning_rate
+    config.train.render_scale = chosen.render_scale
     config.validation.dataset = "synthetic"
     config.validation.samples = 128
     return config

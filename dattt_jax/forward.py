@@ -83,8 +83,8 @@ def depth_of_views(model: DATTT, variables: Variables, views: Array, key: Array)
         float32 [2, B, h/4, w/4, 1].
     """
     batch, height, width = views.shape[1:4]
-    fused = encode_image(model, variables, views.reshape(-1, height, width, 3), then=model.fuse_depth,
-                         train=True, keys=jax.random.split(key, 2 * batch),
-                         at_once=images_per_call(height, width))
-    return jnp.stack([model.apply(variables, view, train=True, method=model.predict_depth)
-                      for view in fused.reshape(2, batch, *fused.shape[1:])])
+    features = encode_image(model, variables, views.reshape(-1, height, width, 3), train=True,
+                            keys=jax.random.split(key, 2 * batch), at_once=images_per_call(height, width))
+    per_view = [tuple(f[i * batch : (i + 1) * batch] for f in features) for i in range(2)]
+    return jnp.stack([model.apply(variables, f, train=True, method=model.depth_logits)
+                      for f in per_view])

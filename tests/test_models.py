@@ -105,16 +105,14 @@ def same_with_gradients(function, variables, ways):
 
 
 @pytest.mark.parametrize(("at_once", "images"), [(1, 4), (2, 4), (1, 3)])  # (1, 3) leaves a rest
-@pytest.mark.parametrize("then", [None, "fuse_depth"])
-def test_encoding_in_pieces_gives_the_same_features_and_gradients(at_once, images, then):
-    config = ConfigDict({"backbone": "mit_b0", "depth": True, "modulation": "basic", "drop_path": 0.5,
-                         "decoder_features": 16})
+def test_encoding_in_pieces_gives_the_same_features_and_gradients(at_once, images):
+    config = ConfigDict({"backbone": "mit_b0", "depth": True, "modulation": "basic", "drop_path": 0.5})
     model, variables = create_model(config), random_variables(config)
     batch = jax.random.normal(jax.random.key(1), (images, 32, 32, 3))
 
     def features(params, pieces):
-        return encode_image(model, {**variables, "params": params}, batch, then=then and getattr(model, then),
-                            train=True, keys=jax.random.split(jax.random.key(2), images), at_once=pieces)
+        return encode_image(model, {**variables, "params": params}, batch, train=True,
+                            keys=jax.random.split(jax.random.key(2), images), at_once=pieces)
 
     same_with_gradients(features, variables, (None, at_once))
 

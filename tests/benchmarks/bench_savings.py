@@ -119,9 +119,9 @@ def decoder_savings(batch, size):
 def view_by_view(model, variables, views, key):
     """`forward.depth_of_views` with an encoder call for each view, and the same drop-path coins."""
     def depth(images, keys):
-        fused = encode_image(model, variables, images, then=model.fuse_depth, train=True, keys=keys,
-                             at_once=images_per_call(*images.shape[1:3]))
-        return model.apply(variables, fused, train=True, method=model.predict_depth)
+        features = encode_image(model, variables, images, train=True, keys=keys,
+                                at_once=images_per_call(*images.shape[1:3]))
+        return model.apply(variables, features, train=True, method=model.depth_logits)
 
     keys = jax.random.split(key, views.shape[:2])
     return jnp.stack([depth(*view) for view in zip(views, keys, strict=True)])
