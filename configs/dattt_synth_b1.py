@@ -15,7 +15,7 @@ def get_config(objective: str = "depth") -> ConfigDict:
     """The configuration of the smaller network with the larger one and its weights; `objective` as there."""
     config = dattt_synth_b0.get_config(objective)
     config.init = "dattt-synth-b1"
-    config.input_size, config.synthetic.size = (256, 256), (384, 384)
+    config.input_size = (256, 256)
     config.model.backbone = "mit_b1"
     config.model.decoder_features = 256
     return config
