@@ -87,7 +87,7 @@ def test_workers_leave_signals_to_the_process_that_asks():
         assert made[1]["process"] == worker
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_the_process_that_asks(sent):
     root = Path(__file__).parents[1]
     with subprocess.Popen([sys.executable, "-c", _ASKER], cwd=root, stdin=subprocess.PIPE,

@@ -123,6 +123,7 @@ def test_loops_equal_the_authors(strategy, golden_name):
             found = probability * 255 > 128
             losses.append(loss)
             overlaps.append((found & target).sum() / (found | target).sum())
-    np.testing.assert_allclose(overlaps, golden[f"{golden_name}/J_call_order"], atol=1e-4)
+    # One pixel that rounding moves over the threshold changes J by 1.4e-4.
+    np.testing.assert_allclose(overlaps, golden[f"{golden_name}/J_call_order"], atol=3e-4)
     if strategy != "base":
         np.testing.assert_allclose(losses, golden[f"{golden_name}/loss"], rtol=1e-4)
