@@ -26,7 +26,7 @@ def _still_camera(config: ConfigDict) -> None:
 
 def _one_flow_size(config: ConfigDict) -> None:
     """Flow estimated at the size of the samples: blurred, where that of real video is sharp."""
-    config.train.render_scale = 1.0
+    config.train.render_scale = (1.0, 1.0)
 
 
 def _camera_in_flow(config: ConfigDict) -> None:
@@ -66,7 +66,7 @@ def get_config(factor: str = "everything") -> ConfigDict:
     config.train.schedule = "step"
     config.train.steps = 400
     config.train.learning_rate, config.train.final_learning_rate = 1e-3, 5e-5
-    config.train.render_scale = 2.0
+    config.train.render_scale = (2.0, 2.0)
     config.eval.strategies, config.eval.overlays = ("base",), False
     _FACTORS[factor](config)
     return config

@@ -105,8 +105,9 @@ def get_config() -> ConfigDict:
     config.train.epochs = 10  # passes over the training data (section 4.1)
     config.train.steps = 0  # optimiser steps, in place of epochs; 0 = count in epochs
     config.train.synthetic_samples = 16000  # samples that make an epoch of the endless synthetic source
-    # Synthetic frames are rendered, and their flow estimated, at this times input_size: sharper flow.
-    config.train.render_scale = 1.0
+    # Synthetic frames are rendered, and their flow estimated, larger than input_size: each side by a factor
+    # drawn from (low, high). Sharper flow, and video is reduced by various amounts.
+    config.train.render_scale = (1.0, 1.0)
     config.train.learning_rate = 6e-5  # AdamW, at the start (section 4.1)
     config.train.final_learning_rate = 1e-5  # end of the cosine schedule (authors' code)
     config.train.schedule = "epoch"  # the cosine moves once per epoch (authors' code), or per step: step

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.eval.overlays = False
     config.ttt.steps = 3
     config.train.batch_size = 8
-    config.train.render_scale = 2.0
+    config.train.render_scale = (2.0, 2.0)
     config.train.steps = 300
     config.train.save_steps = 300
     config.train.schedule = "step"

@@ -37,9 +37,10 @@ class _Stage:
         learning_rate: at the start.
         final_learning_rate: at the end.
         seed: of the clips.
-        render_scale: frames are rendered so much larger than the input.
+        render_scale: frames are rendered so much larger than the input, (low, high).
         scramble: share of the images whose appearance is scrambled.
         smallest: object, fraction of the frame.
+        graphics: share of the clips with bars, a logo or text on them.
     """
 
     side: int
@@ -47,18 +48,21 @@ class _Stage:
     learning_rate: float
     final_learning_rate: float
     seed: int
-    render_scale: float = 1.5
+    render_scale: tuple[float, float] = (1.5, 1.5)
     scramble: float = 0.0
     smallest: float = 0.02
+    graphics: float = 0.0
 
 
 _STAGES = {
-    "128": _Stage(128, 7000, 1e-3, 5e-5, 0, render_scale=2.0),
+    "128": _Stage(128, 7000, 1e-3, 5e-5, 0, render_scale=(2.0, 2.0)),
     "256": _Stage(256, 1200, 2e-4, 1e-5, 0),
     "more": _Stage(256, 1600, 4e-4, 1e-5, 1),
     "scrambled": _Stage(256, 800, 3e-4, 1e-5, 3, scramble=0.6),
     "long": _Stage(192, 4800, 5e-4, 1e-4, 5, scramble=0.6, smallest=0.006),
     "last": _Stage(320, 1200, 3e-4, 5e-6, 6, scramble=0.6, smallest=0.006),
+    "varied": _Stage(288, 3400, 4e-4, 5e-6, 7, render_scale=(1.0, 2.2), scramble=0.6, smallest=0.006,
+                     graphics=0.2),
     "b1": _Stage(256, 300, 2e-4, 1e-5, 4, scramble=0.6),
 }
 
@@ -73,6 +77,7 @@ def get_config(stage: str = "last") -> ConfigDict:
     config.input_size = (chosen.side, chosen.side)
     config.synthetic.num_frames = 24
     config.synthetic.object_area = (chosen.smallest, 0.6)
+    config.synthetic.graphics_probability = chosen.graphics
     config.train.scramble = chosen.scramble
     config.train.batch_size = 8
     config.train.processes = True

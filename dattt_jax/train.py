@@ -137,12 +137,12 @@ def make_validation(config: ml_collections.ConfigDict) -> Validation | None:
 
 def _synthetic_source(config: ml_collections.ConfigDict, seed: int,
                       length: int) -> SyntheticTrainSource:
-    size, scale = tuple(config.input_size), config.train.render_scale
-    if scale < 1:
-        raise UserError(f"config.train.render_scale={scale}: give 1 or more")
-    fields = config.synthetic.to_dict() | {"size": tuple(round(scale * side) for side in size)}
+    scale = tuple(config.train.render_scale)
+    if len(scale) != 2 or not 1 <= scale[0] <= scale[1]:
+        raise UserError(f"config.train.render_scale={scale}: give (low, high), 1 <= low <= high")
+    fields = config.synthetic.to_dict() | {"size": tuple(config.input_size)}
     options = {} if config.flow.method == "exact" else flow_settings(config)
-    return SyntheticTrainSource(SyntheticConfig(**fields), seed, length, config.flow.method, options, size,
+    return SyntheticTrainSource(SyntheticConfig(**fields), seed, length, config.flow.method, options, scale,
                                 flow_gaps(config))
 
 

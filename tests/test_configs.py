@@ -40,7 +40,7 @@ def test_unknown_ablation_is_told_with_the_known_ones():
 
 @pytest.mark.parametrize(("factor", "difference"), [
     ("still_camera", {"synthetic.static_camera_probability": 0.6, "synthetic.tracking_probability": 0.0}),
-    ("one_flow_size", {"train.render_scale": 1.0}), ("camera_in_flow", {"flow.stabilized": False}),
+    ("one_flow_size", {"train.render_scale": (1.0, 1.0)}), ("camera_in_flow", {"flow.stabilized": False}),
     ("blobs", {"synthetic.object_kinds": ("blob",)}),
     ("nothing_else_moves", {"synthetic.mover_probability": 0.0, "synthetic.drift_probability": 0.0})])
 def test_a_data_ablation_takes_one_factor_away(factor, difference):

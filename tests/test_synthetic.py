@@ -174,12 +174,49 @@ def test_a_drifting_wall_flows_by_its_speed_and_stays_a_wall():
 def test_smaller_samples_are_the_frames_reduced():
     config = SyntheticConfig(**TINY)
     whole = SyntheticTrainSource(config, 4, 3, "dis")[1]
-    half = SyntheticTrainSource(config, 4, 3, "dis", size=(24, 32))[1]
+    smaller = dataclasses.replace(config, size=(24, 32))
+    half = SyntheticTrainSource(smaller, 4, 3, "dis", render_scale=(2.0, 2.0))[1]
     for name in ("image", "flow", "depth"):  # bilinear at half the size: the mean of four pixels
         quarters = whole[name].reshape(24, 2, 32, 2, -1).mean((1, 3))
         np.testing.assert_allclose(half[name], quarters, atol=0.51 if name != "depth" else 1e-6)
     assert half["mask"].shape == (24, 32, 1) and set(np.unique(half["mask"])) <= {0, 1}
     assert half["mask"].mean() == pytest.approx(whole["mask"].mean(), abs=0.03)
+
+
+def test_each_side_is_rendered_at_a_factor_of_its_own(monkeypatch):
+    sizes = []
+
+    class Recorded(ClipRenderer):
+        def __init__(self, config, seed, index):
+            sizes.append(config.size)
+            super().__init__(config, seed, index)
+
+    monkeypatch.setattr("input_pipeline.synthetic.source.ClipRenderer", Recorded)
+    source = SyntheticTrainSource(SyntheticConfig(**TINY), 4, 12, "exact", render_scale=(1.0, 1.5))
+    assert {source[index]["image"].shape for index in range(12)} == {(*TINY["size"], 3)}
+    for factors in (np.array(sizes) / TINY["size"]).T:
+        assert 1 <= factors.min() < 1.15 and 1.35 < factors.max() <= 1.51
+    assert np.ptp([height / width for height, width in sizes]) > 0.2
+
+
+def test_graphics_stand_still_and_leave_the_rest_of_the_clip_as_it_is():
+    config = SyntheticConfig(**TINY | {"size": (96, 128)}, **CLEAN)
+    printed = dataclasses.replace(config, graphics_probability=1.0)
+    kinds = set()
+    for index in range(8):
+        renderer = ClipRenderer(printed, 4, index)
+        graphics = renderer._effects.graphics
+        plain, clip = generate_clip(config, 4, index), generate_clip(printed, 4, index)
+        free, solid = graphics.opacity == 0, graphics.hidden
+        assert 0.5 < free.mean() < 1
+        np.testing.assert_array_equal(clip.frames[:, free], plain.frames[:, free])
+        np.testing.assert_array_equal(clip.frames[:, solid], np.broadcast_to(
+            graphics.colour[solid], clip.frames[:, solid].shape))
+        for name in ("mask", "flow"):
+            assert not getattr(clip, name)[:, solid].any()
+            np.testing.assert_array_equal(getattr(clip, name)[:, ~solid], getattr(plain, name)[:, ~solid])
+        kinds.add(bool(solid[0].all() or solid[-1].all() or solid[:, 0].all() or solid[:, -1].all()))
+    assert kinds == {True, False}  # with bars and without
 
 
 def test_motion_blur_keeps_the_labels_of_the_middle_instant():
@@ -243,7 +280,7 @@ def test_size_of_the_object_follows_its_field():
 
 NO_EFFECTS = Effects(shutter=0, background_blur=0, blur=0, haze=0, airlight=np.array([200.0] * 3),
                      exposure=0, exposure_change=0, gamma=1, cast=np.ones(3), noise=0,
-                     jpeg_quality=None)
+                     jpeg_quality=None, graphics=None)
 
 
 def test_effects_have_closed_forms():

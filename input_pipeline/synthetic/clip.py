@@ -55,11 +55,15 @@ class ClipRenderer:
         """Returns (recorded frame uint8 [H, W, 3], its clean rendering) of frame number `frame`.
 
         The rendering has the exact flow to frame number `flow_to`, if that is given. Numbers from the
-        clip's length on are frames after it.
+        clip's length on are frames after it. Where graphics hide the scene, its mask and flow are 0.
         """
         effects = self._effects
         rendering = render(self._scene, frame, next_time=flow_to,
                            background_blur=effects.background_blur)
+        if effects.graphics is not None:
+            rendering.mask[effects.graphics.hidden] = 0
+            if rendering.flow is not None:
+                rendering.flow[effects.graphics.hidden] = 0
         image = rendering.image
         if effects.shutter > 0:
             image = self._exposed(frame, image)

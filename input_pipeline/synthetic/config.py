@@ -98,6 +98,8 @@ class SyntheticConfig:
     noise_std: Range = (0.0, 6.0)  # Gaussian noise, 0..255
     jpeg_probability: float = 0.4
     jpeg_quality: tuple[int, int] = (40, 95)  # libjpeg quality, 1..100
+    # Black bars, a logo or a line of text stands still in the image; what bars hide is not in the mask.
+    graphics_probability: float = 0.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -1,4 +1,4 @@
-"""The way from a clean rendering to a frame of a real camera: haze, defocus, exposure, noise, JPEG."""
+"""The way from a clean rendering to a frame of real video: haze, defocus, exposure, print, noise, JPEG."""
 
 import dataclasses
 import functools
@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from input_pipeline.synthetic.config import SyntheticConfig
+from input_pipeline.synthetic.graphics import Graphics, draw_graphics
 
 _POOL = 1 << 20
 
@@ -27,6 +28,7 @@ class Effects:
         cast: gain per channel, [3].
         noise: standard deviation, 0..255.
         jpeg_quality: 1..100, or None.
+        graphics: what is printed on the frames, or None.
     """
 
     shutter: float
@@ -40,6 +42,7 @@ class Effects:
     cast: np.ndarray
     noise: float
     jpeg_quality: int | None
+    graphics: Graphics | None
 
 
 def draw_effects(config: SyntheticConfig, rng: np.random.Generator) -> Effects:
@@ -58,7 +61,8 @@ def draw_effects(config: SyntheticConfig, rng: np.random.Generator) -> Effects:
         gamma=rng.uniform(*config.gamma),
         cast=1 + rng.uniform(*config.colour_cast) * rng.uniform(-1, 1, 3),
         noise=rng.uniform(*config.noise_std),
-        jpeg_quality=quality if compressed else None)
+        jpeg_quality=quality if compressed else None,
+        graphics=draw_graphics(config, rng))
 
 
 def apply_effects(effects: Effects, image: np.ndarray, inverse_depth: np.ndarray, frame: int,
@@ -79,6 +83,8 @@ def apply_effects(effects: Effects, image: np.ndarray, inverse_depth: np.ndarray
     if effects.blur > 0.2:  # less than that changes nothing
         image = cv2.GaussianBlur(image, (0, 0), effects.blur)
     recorded = cv2.LUT(image, _tone_curve(effects, frame))
+    if effects.graphics is not None:
+        recorded = effects.graphics.over(recorded)
     if effects.noise > 0:
         recorded = cv2.add(recorded, _noise(rng, recorded.shape) * np.float32(effects.noise),
                            dtype=cv2.CV_8U)

@@ -1,5 +1,6 @@
 """Training samples from synthetic clips, generated on the fly."""
 
+import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from input_pipeline.flow import FlowMethod, create_flow, flow_to_rgb
 from input_pipeline.synthetic.clip import ClipRenderer, relative_depth
-from input_pipeline.synthetic.config import SyntheticConfig
+from input_pipeline.synthetic.config import Range, SyntheticConfig
 
 
 class SyntheticTrainSource:
@@ -19,17 +20,18 @@ class SyntheticTrainSource:
     the flow is estimated, the one it leads to are rendered. Safe to call from several threads.
 
     Frames larger than the samples make the flow as sharp at the object's border as that of real video,
-    which is estimated at the video's own size: blurred flow teaches blurred masks.
+    which is estimated at the video's own size: blurred flow teaches blurred masks. How much the network's
+    input reduces a video depends on the video, and differs between its two sides.
 
     Args:
-        config: the factors.
+        config: the factors; its `size` is that of the samples.
         seed: of the data set; (config, seed, index) fixes the sample.
         length: number of samples.
         flow_method: "exact" for the rendered scene's own motion, or a name that
             `input_pipeline.flow.create_flow` knows, to see the flow that inference sees.
         flow_options: of that method.
-        size: (height, width) of the samples, pixels; None for that of the frames. The flow is rendered
-            in colours and then reduced, both plainly bilinear, as at inference.
+        render_scale: (low, high), 1 or more: each side of a sample's frames is `size` times a number drawn
+            from it. The flow is rendered in colours and then reduced, both plainly bilinear, as at inference.
         gaps: how many frames later (or, negative, earlier) the frame is that the flow leads to; a
             sample draws one of them.
 
@@ -38,11 +40,11 @@ class SyntheticTrainSource:
     """
 
     def __init__(self, config: SyntheticConfig, seed: int, length: int, flow_method: str,
-                 flow_options: Mapping[str, Any] | None = None, size: tuple[int, int] | None = None,
+                 flow_options: Mapping[str, Any] | None = None, render_scale: Range = (1.0, 1.0),
                  gaps: Sequence[int] = (1,)) -> None:
         self._config, self._seed, self._length = config, seed, length
         self._flow_method, self._flow_options = flow_method, dict(flow_options or {})
-        self._size, self._gaps = size or config.size, tuple(gaps)
+        self._render_scale, self._gaps = tuple(render_scale), tuple(gaps)
         self._local = threading.local()  # a flow method may keep buffers: one per thread
         if flow_method != "exact":
             self._flow()  # fails now rather than in a worker
@@ -52,7 +54,7 @@ class SyntheticTrainSource:
 
     def __getstate__(self) -> tuple:
         return (self._config, self._seed, self._length, self._flow_method, self._flow_options,
-                self._size, self._gaps)
+                self._render_scale, self._gaps)
 
     def __setstate__(self, state: tuple) -> None:
         self.__init__(*state)
@@ -60,7 +62,7 @@ class SyntheticTrainSource:
     def __repr__(self) -> str:
         return (f"SyntheticTrainSource({self._config}, seed={self._seed}, length={self._length}, "
                 f"flow_method={self._flow_method!r}, flow_options={self._flow_options}, "
-                f"size={self._size}, gaps={self._gaps})")
+                f"render_scale={self._render_scale}, gaps={self._gaps})")
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Returns sample `index`.
@@ -73,32 +75,34 @@ class SyntheticTrainSource:
         index = int(index)
         if not 0 <= index < self._length:
             raise IndexError(f"sample {index} of {self._length}")
-        renderer = ClipRenderer(self._config, self._seed, index)
-        frame, other = self._frames(index)
+        frame, other, size = self._draw(index)
+        renderer = ClipRenderer(dataclasses.replace(self._config, size=size), self._seed, index)
         image, rendering = renderer.frame(frame, flow_to=other if self._flow_method == "exact" else None)
         flow = rendering.flow
         if flow is None:
             flow = self._flow()(image, renderer.frame(other)[0])
         sample = {"image": image, "flow": flow_to_rgb(flow), "mask": rendering.mask,
                   "depth": relative_depth(rendering)}
-        if self._size != self._config.size:
+        if size != self._config.size:
             sample = {name: self._reduced(array, name) for name, array in sample.items()}
         return sample | {name: sample[name][..., None] for name in ("mask", "depth")}
 
     def _reduced(self, array: np.ndarray, name: str) -> np.ndarray:
         way = cv2.INTER_NEAREST_EXACT if name == "mask" else cv2.INTER_LINEAR
-        return cv2.resize(array, self._size[::-1], interpolation=way)
+        return cv2.resize(array, self._config.size[::-1], interpolation=way)
 
     def name(self, index: int) -> str:
         """`<clip>/<frame>` of sample `index`, for people."""
-        return f"synthetic_{index:05d}/{self._frames(index)[0]:05d}"
+        return f"synthetic_{index:05d}/{self._draw(index)[0]:05d}"
 
-    def _frames(self, index: int) -> tuple[int, int]:
-        """The numbers of the sample's frame and of the one that its flow leads to."""
+    def _draw(self, index: int) -> tuple[int, int, tuple[int, int]]:
+        """The numbers of the sample's frame and of the one that its flow leads to, and the frames' size."""
         rng = np.random.default_rng([self._seed, index])
         # Far enough from the clip's start that no number is negative.
         frame = int(rng.integers(self._config.num_frames)) + max(0, -min(self._gaps))
-        return frame, frame + self._gaps[rng.integers(len(self._gaps))]
+        other = frame + self._gaps[rng.integers(len(self._gaps))]
+        height, width = np.round(rng.uniform(*self._render_scale, 2) * self._config.size).astype(int).tolist()
+        return frame, other, (height, width)
 
     def _flow(self) -> FlowMethod:
         if not hasattr(self._local, "flow"):
