@@ -61,7 +61,7 @@ _STAGES = {
     "scrambled": _Stage(256, 800, 3e-4, 1e-5, 3, scramble=0.6),
     "long": _Stage(192, 4800, 5e-4, 1e-4, 5, scramble=0.6, smallest=0.006),
     "last": _Stage(320, 1200, 3e-4, 5e-6, 6, scramble=0.6, smallest=0.006),
-    "varied": _Stage(288, 3400, 4e-4, 5e-6, 7, render_scale=(1.0, 2.2), scramble=0.6, smallest=0.006,
+    "varied": _Stage(288, 2600, 4e-4, 5e-6, 7, render_scale=(1.0, 2.2), scramble=0.6, smallest=0.006,
                      graphics=0.2),
     "b1": _Stage(256, 300, 2e-4, 1e-5, 4, scramble=0.6),
 }
