@@ -7,7 +7,7 @@ from configs import base
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_of_video, renderings_shape, video_flow
 from dattt_jax.segment_progress import pairs_from
-from input_pipeline.flow import flow_renderings
+from input_pipeline.flow import flow_renderings, flow_to_rgb
 from input_pipeline.flow.nearby import NearbyFlow
 
 
@@ -21,6 +21,25 @@ class PairNumbers:
 
     def rendering(self, image0, image1):
         return np.stack([image0[..., 0], image1[..., 0], image0[..., 2]], -1)
+
+
+class BatchedPairs:
+    """A flow method that takes three pairs at once: dx is the distance between their frames' numbers."""
+
+    identity, batch_size = "batched pairs", 3
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, image0, image1):
+        raise AssertionError("pairs are given in batches")
+
+    def batch(self, images0, images1):
+        numbers = (images[:, 0, 0, 0].tolist() for images in (images0, images1))
+        self.batches.append(list(zip(*numbers, strict=True)))
+        flow = np.zeros((*images0.shape[:3], 2), np.float32)
+        flow[..., 0] = images1[..., 0].astype(np.float32) - images0[..., 0]
+        return flow
 
 
 def video(count):
@@ -58,6 +77,15 @@ def test_only_wanted_frames_have_their_flow_estimated():
     assert pairs(7, (1, -2), wanted={1, 5, 6}) == {number: whole[number] for number in (1, 5, 6)}
     resumed = pairs_from(4, iter(video(7)), 7, NearbyFlow(PairNumbers(), (1, -2)), "repeat")
     assert [int(rendering[1, 0, 0, 1]) for _, rendering in resumed] == [whole[n][1] for n in (4, 5, 6)]
+
+
+def test_a_method_of_batches_is_given_the_pairs_of_a_frame_together():
+    method = BatchedPairs()
+    source = NearbyFlow(method, (1, -1, 2, -2))
+    found = [rendering for _, rendering in source.renderings(video(5), "backward")]
+    assert method.batches[4:6] == [[(2, 3), (2, 1), (2, 4)], [(2, 0)]]
+    red, cyan = (flow_to_rgb(np.full((2, 3, 2), (dx, 0), np.float32)) for dx in (1, -1))
+    np.testing.assert_array_equal(found[2], [red, cyan, red, cyan])
 
 
 @pytest.mark.parametrize("gaps", [(1,), (1, -1, 2, -2)])

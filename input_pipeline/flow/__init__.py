@@ -21,7 +21,7 @@ from dattt_jax.errors import UserError
 from input_pipeline.flow.colorwheel import flow_to_rgb
 
 __all__ = ["LAST_FRAME_RULES", "BatchFlowMethod", "FlowMethod", "RenderingMethod", "RenderingSource",
-           "create_flow", "flow_options", "flow_renderings", "flow_to_rgb", "rendering_of"]
+           "create_flow", "flow_options", "flow_renderings", "flow_to_rgb", "pair_renderings"]
 
 # name: "module:constructor"
 _METHODS = {
@@ -177,23 +177,26 @@ def flow_renderings(frames: Iterable[np.ndarray], method: FlowMethod | Rendering
 def _flow_renderings(frames: Iterable[np.ndarray], method: FlowMethod,
                      last_frame: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     pair = rendering = None
-    for pair, rendering in _pair_renderings(frames, method):
+    for pair, rendering in pair_renderings(itertools.pairwise(frames), method):
         yield pair[0], rendering
     if pair is None:
         raise UserError("at least two frames are needed: a single frame shows no motion")
     if last_frame == "repeat":
         yield pair[1], rendering
     elif last_frame == "backward":
-        yield pair[1], rendering_of(method, pair[1], pair[0])
+        yield pair[1], _rendering(method, pair[1], pair[0])
 
 
-def _pair_renderings(frames: Iterable[np.ndarray], method: FlowMethod
-                     ) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
-    """Every pair of neighbours, and the rendering of the flow from its first to its second frame."""
-    pairs = itertools.pairwise(frames)
+def pair_renderings(pairs: Iterable[tuple[np.ndarray, np.ndarray]], method: FlowMethod
+                    ) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
+    """Every pair of frames, and the rendering of the flow from its first to its second frame.
+
+    In the method's own way if it has one, and in its batches.
+    """
+    pairs = iter(pairs)
     if not isinstance(method, BatchFlowMethod):
         for pair in pairs:
-            yield pair, rendering_of(method, *pair)
+            yield pair, _rendering(method, *pair)
         return
     while group := list(itertools.islice(pairs, method.batch_size)):
         images0, images1 = map(np.stack, zip(*group, strict=True))
@@ -201,8 +204,7 @@ def _pair_renderings(frames: Iterable[np.ndarray], method: FlowMethod
             yield pair, flow_to_rgb(flow)
 
 
-def rendering_of(method: FlowMethod, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
-    """`flow_to_rgb` of the motion from `image0` to `image1`, in the method's own way if it has one."""
+def _rendering(method: FlowMethod, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
     if isinstance(method, RenderingMethod):
         return method.rendering(image0, image1)
     return flow_to_rgb(method(image0, image1))

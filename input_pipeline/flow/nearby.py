@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Iterator
 import numpy as np
 
 from dattt_jax.errors import UserError
-from input_pipeline.flow import FlowMethod, rendering_of
+from input_pipeline.flow import FlowMethod, pair_renderings
 
 
 class NearbyFlow:
@@ -65,10 +65,10 @@ class NearbyFlow:
         if wanted is not None and index not in wanted:
             return
         first, last = min(held), max(held)
-        others = []
+        pairs = []
         for gap in self.gaps:
             other = min(max(index + gap, first), last)
             if other == index:
                 other = min(max(index - gap, first), last)
-            others.append(rendering_of(self._method, held[index], held[other]))
-        yield held[index], np.stack(others)
+            pairs.append((held[index], held[other]))
+        yield held[index], np.stack([rendering for _, rendering in pair_renderings(pairs, self._method)])
