@@ -46,20 +46,23 @@ def flow_to_rgb(flow: np.ndarray) -> np.ndarray:
     Returns:
         `[H, W, 3]` uint8 RGB; white where nothing moves.
     """
-    dx, dy = np.moveaxis(np.asarray(flow, np.float32), -1, 0)
+    # Channel by channel: NumPy is slow along a last axis of three.
+    dx, dy = (np.ascontiguousarray(part, np.float32) for part in np.moveaxis(np.asarray(flow), -1, 0))
     finite = np.isfinite(dx) & np.isfinite(dy)
     dx, dy = np.where(finite, dx, np.float32(0)), np.where(finite, dy, np.float32(0))
     largest = np.hypot(dx, dy).max() + np.float32(1e-5)
     # Adding zero makes -0.0 positive, which is on the other side of the wheel's seam.
     dx, dy = dx / largest, dy / largest + np.float32(0)
     # Rounding may pass 1, and a colour below zero would wrap around.
-    speed = np.minimum(np.sqrt(dx * dx + dy * dy), 1)[..., None]
+    speed = np.minimum(np.sqrt(dx * dx + dy * dy), 1)
 
     # The direction as a place on the wheel, 0 to 54, from right over down, left and up.
     hues = len(COLORWHEEL)
     place = (np.arctan2(-dy, -dx) / np.float32(np.pi) + 1) / 2 * (hues - 1)
     lower = np.floor(place).astype(np.int32)
-    weight = (place - lower)[..., None]
-    wheel = COLORWHEEL.astype(np.float32) / 255
-    color = (1 - weight) * wheel.take(lower, 0) + weight * wheel.take((lower + 1) % hues, 0)
-    return np.floor(255 * (1 - speed * (1 - color))).astype(np.uint8)
+    upper, weight = (lower + 1) % hues, place - lower
+    rendering = np.empty((*speed.shape, 3), np.uint8)
+    for channel, wheel in enumerate(COLORWHEEL.T.astype(np.float32) / 255):
+        color = (1 - weight) * wheel.take(lower) + weight * wheel.take(upper)
+        rendering[..., channel] = 255 * (1 - speed * (1 - color))  # rounds down
+    return rendering
