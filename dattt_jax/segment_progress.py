@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -66,7 +65,7 @@ def start_network(config: ConfigDict) -> Network:
     if not config.segment.adapted:
         return network
     adapted = load_adapted(config.segment.adapted, jax.device_get(network.variables))
-    return dataclasses.replace(network, variables=jax.tree.map(jnp.asarray, adapted))
+    return dataclasses.replace(network, variables=jax.device_put(adapted))
 
 
 def check_save_weights(config: ConfigDict, strategy: Strategy, shapes: AdaptState) -> None:

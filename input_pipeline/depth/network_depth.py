@@ -52,7 +52,7 @@ class NetworkDepth:
         self.identity = (f"{network}(size={height}x{width}, dtype={dtype}, flip={flip}, "
                          f"weights={weights_digest})")
         self._size, self._stereo, self._flip = trained_at, stereo, flip
-        self._variables = jax.tree.map(jnp.asarray, variables)
+        self._variables = jax.device_put(variables)
         model = depth_network(network, trained_at, _DTYPES[dtype])
         precision = "highest" if dtype == "float32" else "default"
 

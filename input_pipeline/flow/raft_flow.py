@@ -66,7 +66,7 @@ class RaftFlow:
         self.identity = f"{network}(iterations={iterations}, dtype={dtype}, weights={weights_digest})"
         self.batch_size = batch_size or (1 if jax.default_backend() == "cpu" else _ACCELERATOR_BATCH)
         self._network, self._volume_bytes = network, volume_gib * _GIB
-        self._variables = jax.tree.map(jnp.asarray, variables)
+        self._variables = jax.device_put(variables)
         model = Raft(RAFT_SIZES[network], _DTYPES[dtype])
         precision = "highest" if dtype == "float32" else "default"
 
