@@ -74,6 +74,9 @@ def main(argv: list[str]) -> None:
         Path(FLAGS.workdir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={FLAGS.workdir}: cannot make the folder ({error.strerror})") from error
+    if FLAGS.coordinator is None and (FLAGS.num_processes, FLAGS.process_id) != (None, None):
+        raise UserError("--num_processes and --process_id say which of several processes this is: give "
+                        "--coordinator=host:port too")
     if FLAGS.coordinator is not None:
         from dattt_jax.parallel import join_processes
 
@@ -90,8 +93,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         FLAGS.config.lock()  # a file that could not be loaded is told on first use
         return rest
     except (flags.Error, AttributeError, KeyError) as error:
-        text = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").split())
-        raise UserError(f"command line: {text}") from error
+        while isinstance(error, BaseException) and error.args:  # ml_collections wraps one in another
+            error = error.args[0]
+        raise UserError(f"command line: {' '.join(str(error).split())}") from None
     except Exception as error:  # whatever executing the config's Python raises
         path = next((a.split("=", 1)[1] for a in argv if a.startswith("--config=")), "")
         reason = str(error).strip().splitlines()[-1].strip()

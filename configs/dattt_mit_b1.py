@@ -5,7 +5,8 @@ SegTrackV2 61.5 / 69.2 without TTT; TTT-LTV adds 0.4 / 0.4, 3.2 / 3.1, 7.9 / 7.7
 One A40, batch 8, 512×512, 10 epochs of YouTube-VOS 2018 (3,471 videos), depth targets by MonoDepth2.
 
     python main.py --mode=prepare --config=configs/dattt_mit_b1.py --workdir=data/youtube_vos \
-        --config.data.dataset=youtube_vos --config.data.root=YOUTUBE_VOS
+        --config.data.dataset=youtube_vos --config.data.root=YOUTUBE_VOS \
+        --config.depth.method=monodepth2 --config.depth.weights=MONODEPTH2
     python main.py --mode=train --config=configs/dattt_mit_b1.py --workdir=runs/dattt_mit_b1 \
         --config.data.dataset=prepared --config.data.root=data/youtube_vos --config.train.backbone=mit_b1.pth
 """

@@ -188,12 +188,18 @@ def save_variables(folder: str | Path, variables: Variables,
         UserError: `folder` already holds a checkpoint, cannot be made, or the disk is full.
     """
     step = Path(folder).absolute() / _FOLDER / "0"
-    if step.parent.is_dir() and ocp.utils.checkpoint_steps(step.parent):
+    if has_checkpoint(folder):
         raise UserError(f"{folder} already holds a checkpoint: give another folder, or delete "
                         f"{step.parent}")
     with CheckpointStore(folder, model_config, keep=1) as store:
         store.save(0, variables)
     return step
+
+
+def has_checkpoint(folder: str | Path) -> bool:
+    """Whether a complete checkpoint is in `folder`; one that was cut off while it was written is none."""
+    steps = Path(folder).absolute() / _FOLDER
+    return steps.is_dir() and bool(ocp.utils.checkpoint_steps(steps))
 
 
 def load_model_config(path: str | Path) -> ml_collections.ConfigDict:

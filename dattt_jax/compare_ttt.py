@@ -4,7 +4,6 @@ Trains a small network per kind that the objectives need, all from the weights o
 to the same videos under the same seeds, and prints the unadapted scores and what adaptation changes.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from absl import logging
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from dattt_jax.checkpoints import save_variables
+from dattt_jax.checkpoints import has_checkpoint, save_variables
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import video_flow
 from dattt_jax.eval_data import data_name, eval_entries
@@ -25,11 +24,12 @@ from dattt_jax.eval_run import VideoRunner
 from dattt_jax.inference import load_network
 from dattt_jax.metrics.protocols import get_protocol
 from dattt_jax.progress import Progress
-from dattt_jax.train import train
+from dattt_jax.run_settings import claim_folder
+from dattt_jax.train import planned_steps, train
 from dattt_jax.ttt import create_strategy
 from dattt_jax.ttt.engine import Engine
 from dattt_jax.variables import random_variables, variable_shapes
-from dattt_jax.weights import load_weights
+from dattt_jax.weights import load_weights, weights_identity
 from input_pipeline.writers import write_bytes, write_json
 
 # Network -> how `config.model` differs: the paper's, its Baseline row, and one per auxiliary task.
@@ -42,7 +42,7 @@ NETWORKS = {
 _BASE = "base"
 _SYNTHETIC = ("none", "appearance")  # clips like those of training, and of another appearance
 _DONE = "trained.json"
-_FIELDS = ("init", "data", "synthetic", "flow", "ttt", "eval", "compare", "train", "input_size", "model")
+_FIELDS = ("seed", "data", "synthetic", "flow", "ttt", "eval", "compare", "train", "input_size", "model")
 
 Result = dict[str, Any]
 
@@ -106,16 +106,10 @@ def _check(settings: ConfigDict) -> None:
 
 
 def _claim(config: ConfigDict, workdir: Path) -> None:
-    """Refuses a folder that holds results of other settings."""
-    path = workdir / "settings.json"
-    wanted = json.loads(json.dumps({name: config.to_dict()[name] for name in _FIELDS}))
-    if path.exists():
-        stored = json.loads(path.read_text())
-        different = [name for name in wanted if stored.get(name) != wanted[name]]
-        if different:
-            raise UserError(f"--workdir={workdir} holds a comparison with another config.{different[0]}: "
-                            "give another folder")
-    write_json(path, wanted)
+    """Keeps the settings in a new folder; refuses one that holds a comparison of other settings."""
+    settings = {name: config.to_dict()[name] for name in _FIELDS}
+    settings["init"] = weights_identity(config.init) if config.init else ""
+    claim_folder(workdir, settings, "a comparison", "give another folder")
 
 
 def _network_config(config: ConfigDict, workdir: Path, network: str) -> ConfigDict:
@@ -133,7 +127,7 @@ def _train(config: ConfigDict, workdir: Path, network: str) -> None:
     logging.info("training the network %s", network)
     own.init, own.data.dataset = start_weights(config, own, folder), "synthetic"
     state = train(own, folder)
-    if config.train.steps and int(state.step) < config.train.steps:
+    if int(state.step) < planned_steps(own.train, own.train.synthetic_samples):
         raise UserError(f"training of {network} was stopped: run the same command again to go on")
     write_json(folder / _DONE, {"step": int(state.step)})
 
@@ -145,7 +139,7 @@ def start_weights(config: ConfigDict, own: ConfigDict, folder: Path) -> str:
         The folder of those weights; '' for random ones where `config.init` names none.
     """
     start = folder.with_name(f"{folder.name}_start")
-    if not config.init or start.exists():
+    if not config.init or has_checkpoint(start):
         return str(start) if config.init else ""
     wanted = traverse_util.flatten_dict(variable_shapes(own.model))
     given = traverse_util.flatten_dict(load_weights(config.init))

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
 from input_pipeline.depth import DepthMethod, create_depth, depth_options
-from input_pipeline.flow import FlowMethod, RenderingSource, create_flow, flow_options
+from input_pipeline.flow import LAST_FRAME_RULES, FlowMethod, RenderingSource, create_flow, flow_options
 from input_pipeline.flow.cache import CachedFlow
 from input_pipeline.flow.files import FlowFiles
 from input_pipeline.flow.nearby import NearbyFlow
@@ -20,8 +20,12 @@ def pair_flow(config: ConfigDict) -> FlowMethod:
     """The method of `config.flow`, with its weights read, for the flow of one pair of frames.
 
     Raises:
-        UserError: there is no such method, or an option is wrong, or set for a method that has no use for it.
+        UserError: there is no such method, or an option is wrong, or set for a method that has no use for it;
+            or `config.flow.last_frame` is no rule.
     """
+    if config.flow.last_frame not in LAST_FRAME_RULES:
+        raise UserError(f"config.flow.last_frame={config.flow.last_frame!r}: use one of "
+                        f"{', '.join(LAST_FRAME_RULES)}")
     return create_flow(config.flow.method, **flow_settings(config))
 
 

@@ -57,9 +57,9 @@ def _clean_entries(config: ConfigDict) -> list[EvalEntry]:
         synthetic = SyntheticConfig(**config.synthetic)
         return synthetic_entries(shifted(synthetic) if config.eval.shifted else synthetic, config.eval.seed,
                                  config.eval.clips)
-    if not data.root:
-        raise UserError(f"config.data.root is empty: name the folder of config.data.dataset={data.dataset}")
     if data.dataset == "prepared":
+        if not data.root:
+            raise UserError("config.data.root is empty: name the folder that --mode=prepare wrote")
         return prepared_entries(data.root)
     return file_entries(find_videos(data.dataset, data.root, data.split), get_protocol(config.eval.protocol))
 

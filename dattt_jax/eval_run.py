@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import json
 import queue
 import threading
@@ -31,7 +30,7 @@ from input_pipeline.eval_videos import EvalEntry, EvalVideo
 from input_pipeline.flow import FlowMethod
 from input_pipeline.flow.nearby import NearbyFlow
 from input_pipeline.images import read_mask
-from input_pipeline.writers import VideoWriter, write_json, write_mask
+from input_pipeline.writers import VideoWriter, remove_leftovers, write_json, write_mask
 
 Record = dict[str, Any]
 
@@ -187,13 +186,6 @@ def scores_from_json(frames: Mapping[str, Any]) -> dict[str, FrameScore]:
 def read_record(path: Path) -> Record:
     """What `VideoRunner` kept of a video under a strategy."""
     return json.loads(path.read_text())
-
-
-def remove_leftovers(masks: Path, *files: Path) -> None:
-    """Removes the temporary files that a killed process left in a folder of masks and beside files."""
-    stale = [masks.glob(".*.tmp"), *(file.parent.glob(f".{file.name}.*.tmp") for file in files)]
-    for path in itertools.chain(*stale):
-        path.unlink(missing_ok=True)
 
 
 Job = tuple[VideoRunner, EvalEntry]

@@ -14,7 +14,7 @@ from dattt_jax.estimators import video_flow
 from dattt_jax.eval_data import Corruption, Part, data_name, eval_entries, parse_part
 from dattt_jax.eval_results import collect, format_strategies, wait_for_records
 from dattt_jax.eval_robustness import corrupted_folder, format_robustness, parse_sweep, write_robustness
-from dattt_jax.eval_run import Job, VideoRunner, remove_leftovers, run_on_devices
+from dattt_jax.eval_run import Job, VideoRunner, run_on_devices
 from dattt_jax.inference import load_network
 from dattt_jax.metrics.protocols import get_protocol
 from dattt_jax.metrics.scoring import check_measures
@@ -28,12 +28,13 @@ from dattt_jax.visualize import save_image
 from dattt_jax.weights import weights_identity
 from input_pipeline.eval_pairs import FRAMES
 from input_pipeline.eval_videos import EvalEntry
-from input_pipeline.writers import write_json
+from input_pipeline.writers import remove_leftovers, write_json
 
 # What a stored result depends on; a folder holds the results of one such setting.
 _SETTINGS = ("seed", "input_size", "init", "model", "ttt", "flow", "data", "eval", "synthetic")
-# Fields of config.eval that leave the results of a video under a strategy as they are.
-_FREE = ("strategies", "corruptions", "temporally_consistent", "devices", "part", "overlays")
+# Fields that leave the results of a video under a strategy as they are.
+_FREE = {"eval": ("strategies", "corruptions", "temporally_consistent", "devices", "part", "overlays"),
+         "ttt": ("strategy", "chunk"), "flow": ("batch_size", "volume_gib")}
 _RESULTS = ("settings.json", "results.json", "results.csv", "strategies.png", "robustness.json",
             "robustness.csv", "report.html")
 
@@ -203,7 +204,8 @@ def _claim(config: ConfigDict, workdir: Path, corruption: Corruption | None) -> 
 def _settings(config: ConfigDict, corruption: Corruption | None) -> dict[str, Any]:
     settings = {name: config.to_dict()[name] for name in _SETTINGS}
     settings["init"] = weights_identity(config.init)  # training may have gone on in the same folder
-    settings["eval"] = {name: value for name, value in settings["eval"].items() if name not in _FREE}
+    for section, free in _FREE.items():
+        settings[section] = {name: value for name, value in settings[section].items() if name not in free}
     if corruption:
         settings["eval"] |= {"corruption": "{}:{}".format(*corruption),
                              "temporally_consistent": config.eval.temporally_consistent}

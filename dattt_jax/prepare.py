@@ -17,7 +17,7 @@ from input_pipeline.datasets.builder import BUILDERS
 from input_pipeline.datasets.prepare import prepare_videos
 from input_pipeline.datasets.prepared import PreparedData, VideoEntry
 from input_pipeline.datasets.steadiness import depth_steadiness
-from input_pipeline.flow import LAST_FRAME_RULES, FlowMethod
+from input_pipeline.flow import FlowMethod
 from input_pipeline.flow.files import FlowFiles
 from input_pipeline.writers import write_json
 
@@ -42,9 +42,6 @@ def prepare(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if config.data.dataset not in BUILDERS:
         raise UserError(f"config.data.dataset={config.data.dataset!r}: nothing to prepare; give one of "
                         f"{', '.join(BUILDERS)}")
-    if config.flow.last_frame not in LAST_FRAME_RULES:
-        raise UserError(f"config.flow.last_frame={config.flow.last_frame!r}: use one of "
-                        f"{', '.join(LAST_FRAME_RULES)}")
     if settings.threads < 1:
         raise UserError(f"config.prepare.threads={settings.threads}: give 1 or more")
     videos = find_videos(config.data.dataset, config.data.root, config.data.split)

@@ -17,6 +17,7 @@ from dattt_jax.progress import Progress
 from dattt_jax.segment_progress import (
     SavedRun,
     check_save_weights,
+    clip_path,
     frame_record,
     pairs_from,
     run_settings,
@@ -33,7 +34,7 @@ from input_pipeline.clip import PairClip
 from input_pipeline.flow import FlowMethod, RenderingSource
 from input_pipeline.images import read_mask
 from input_pipeline.video_io import Video, open_video
-from input_pipeline.writers import VideoWriter, write_json, write_mask, write_probability
+from input_pipeline.writers import VideoWriter, remove_leftovers, write_json, write_mask, write_probability
 
 
 def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -67,9 +68,11 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                  f"{strategy.steps} steps of {config.ttt.objective} a frame ({config.ttt.strategy})"
                  if strategy.steps else "no adaptation")
     network = start_network(config)
-    _claim(workdir, str(config.segment.input))
+    claimed = _claim(workdir, clip_path(config))
     saved = SavedRun(workdir, run_settings(config, video, flow), network.variables,
                      config.segment.save_every_s)
+    if claimed:
+        _remove_stale(config, workdir, video)
     _write_masks(config, workdir, video, flow, network, strategy, watch, saved)
     losses = {name: record.losses for name, record in saved.records.items()}
     reports = {name: saved.records[name].report for name in video.frame_names if name in saved.records}
@@ -77,7 +80,7 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         with watch.measure("overlay"):
             write_overlay(video, workdir, set(losses))
     summary = {
-        "input": str(config.segment.input), "finished": True, "frames": len(losses),
+        "input": clip_path(config), "finished": True, "frames": len(losses),
         "frame_size": list(video.frame_size), "fps": video.fps, "init": str(config.init),
         "adapted": str(config.segment.adapted), "input_size": list(config.input_size),
         "objective": config.ttt.objective, "strategy": config.ttt.strategy, "steps": strategy.steps,
@@ -94,14 +97,35 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     return summary
 
 
-def _claim(workdir: Path, clip: str) -> None:
-    """Marks the workdir as this clip's; refuses one that holds another clip's masks."""
+def _claim(workdir: Path, clip: str) -> bool:
+    """Marks the workdir as this clip's, and tells whether it was; refuses another clip's."""
     path = workdir / "summary.json"
-    if path.exists():
-        other = json.loads(path.read_text()).get("input")
+    claimed = path.exists()
+    if claimed:
+        try:
+            other = json.loads(path.read_text()).get("input", "another run")
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{path} is damaged: give another folder, or delete the file") from error
         if other != clip:
             raise UserError(f"--workdir={workdir} holds the masks of {other}: give another folder")
     write_json(path, {"input": clip, "finished": False})
+    return claimed
+
+
+def _remove_stale(config: ConfigDict, workdir: Path, video: Video) -> None:
+    """Removes what an earlier run of this clip left that this one will not write anew."""
+    names = set(video.frame_names[:_length(config, video)])
+    for folder, wanted in ((workdir / "masks", names),
+                           (workdir / "probability", names if config.segment.save_probability else set())):
+        remove_leftovers(folder)
+        for path in folder.glob("*.png"):
+            if path.stem not in wanted:
+                path.unlink()
+
+
+def _length(config: ConfigDict, video: Video) -> int:
+    """Frames that get a mask."""
+    return len(video) - (config.flow.last_frame == "drop")
 
 
 def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMethod | RenderingSource,
@@ -116,7 +140,7 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
     visited, known = start.frames if start else 0, len(saved.records)
     first = visited if strategy.streams else 0
     pairs = pairs_from(first, watch.iterate("decode", video), len(video), flow, config.flow.last_frame)
-    length = len(video) - (config.flow.last_frame == "drop")
+    length = _length(config, video)
 
     def write(name: str, mask: np.ndarray, probability: np.ndarray) -> None:
         with watch.measure("write"):

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -79,10 +80,15 @@ def check_save_weights(config: ConfigDict, strategy: Strategy, shapes: AdaptStat
                         "no weights")
 
 
+def clip_path(config: ConfigDict) -> str:
+    """The path of `config.segment.input` from the root, which tells clips apart; links are not followed."""
+    return os.path.abspath(config.segment.input)
+
+
 def run_settings(config: ConfigDict, video: Video, flow: FlowMethod | RenderingSource) -> dict[str, Any]:
     """What the masks of a run depend on beside the source weights, by the names of fields of `config`."""
-    changed = Path(config.segment.input).stat().st_mtime_ns
-    return {"segment.input": [str(config.segment.input), changed, len(video), *video.frame_size],
+    clip = clip_path(config)
+    return {"segment.input": [clip, os.stat(clip).st_mtime_ns, len(video), *video.frame_size],
             "segment.save_probability": config.segment.save_probability,
             "flow": [flow.identity, config.flow.last_frame], "ttt": config.ttt.to_dict() | {"chunk": 0},
             "model": config.model.to_dict(), "input_size": list(config.input_size), "seed": config.seed}

@@ -67,19 +67,18 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> TrainState:
     settings, devices = config.train, jax.devices()
     _check_settings(settings, len(devices))
     source, epoch_samples = make_source(config)
-    steps_per_epoch = epoch_samples // settings.batch_size
-    total_steps = settings.steps or settings.epochs * steps_per_epoch
+    total_steps = planned_steps(settings, epoch_samples)
     learning_rate_fn = create_learning_rate_fn(
         settings.learning_rate, settings.final_learning_rate, total_steps=total_steps,
-        period=steps_per_epoch if settings.schedule == "epoch" else 1)
+        period=epoch_samples // settings.batch_size if settings.schedule == "epoch" else 1)
     optimizer = create_optimizer(learning_rate_fn, settings.weight_decay)
     model = create_model(config.model, axis_name=AXIS if settings.sync_batchnorm else None)
     validation = make_validation(config)
+    _claim(config, Path(workdir))
     maker = InProcesses(source, settings.threads) if settings.processes else contextlib.nullcontext(source)
     with (maker as source, CheckpointStore(workdir, config.model, keep=settings.keep) as store,
           TrainLog(Path(workdir), log_steps=settings.log_steps, batch_size=settings.batch_size,
                    learning_rate_fn=learning_rate_fn, write=jax.process_index() == 0) as log):
-        _claim(config, Path(workdir))
         data = make_loader(source, batch_size=settings.batch_size // jax.process_count(),
                            seed=config.seed, num_threads=settings.threads,
                            shard_index=jax.process_index(), shard_count=jax.process_count())
@@ -92,6 +91,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> TrainState:
                                       resize_crop=settings.resize_crop, scramble=settings.scramble))
         loop = _Loop(run_step, jax.random.key(config.seed), source, store, log, validation)
         return loop.run(state, data, total_steps, settings.save_steps)
+
+
+def planned_steps(settings: ml_collections.ConfigDict, epoch_samples: int) -> int:
+    """Optimiser steps of a whole run: `config.train.steps`, or its epochs of `epoch_samples` samples."""
+    return settings.steps or settings.epochs * (epoch_samples // settings.batch_size)
 
 
 def make_source(config: ml_collections.ConfigDict) -> tuple[Any, int]:

@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import io
+import itertools
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +21,9 @@ from PIL import Image
 from dattt_jax.errors import UserError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CANNOT_WRITE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS,
+                 errno.ENAMETOOLONG, errno.EIO)
+_SHOWN = 40  # characters of a file's name in its temporary one, which must not be too long for the disk
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -47,10 +52,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         The path to write to.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be made or written to.
+        UserError: the disk is full, or the folder or the file cannot be made or written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not by the process's number: hosts that share a folder may have the same ones.
+    temporary = path.with_name(f".{path.name[:_SHOWN]}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -61,9 +67,16 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         if is_disk_full(error):
             raise UserError(f"{path}: the disk is full; make space and run again (files written "
                             "before this one are complete)") from error
-        if isinstance(error, (FileExistsError, NotADirectoryError, PermissionError)):
+        if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
             raise UserError(f"{path}: cannot be written ({error.strerror}); give another folder") from error
         raise
+
+
+def remove_leftovers(folder: Path, *files: Path) -> None:
+    """Removes the temporary files that a killed process left in a folder and beside files."""
+    stale = [folder.glob(".*.tmp"), *(file.parent.glob(f".{file.name[:_SHOWN]}.*.tmp") for file in files)]
+    for path in itertools.chain(*stale):
+        path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:

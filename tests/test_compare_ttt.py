@@ -76,7 +76,10 @@ def test_a_comparison_to_the_table(tmp_path, monkeypatch, capsys):
     assert compare(config, tmp_path) == table
     assert before == {path: path.stat().st_mtime_ns for path in before}
     config.ttt.steps = 2
-    with pytest.raises(UserError, match=r"holds a comparison with another config\.ttt"):
+    with pytest.raises(UserError, match=r"holds a comparison of other settings \(config\.ttt\.steps was 1"):
+        compare(config, tmp_path)
+    config.ttt.steps, config.seed = 1, 5
+    with pytest.raises(UserError, match=r"other settings \(config\.seed was 0, now 5\)"):
         compare(config, tmp_path)
 
 
@@ -88,6 +91,7 @@ def test_a_network_starts_from_what_it_shares_with_the_given_weights(tmp_path, m
     config.init = str(tmp_path / "given")
     own = config.copy_and_resolve_references()
     own.model.update(NETWORKS["rotation"])
+    (tmp_path / "net_start" / "checkpoints").mkdir(parents=True)  # as a run that was killed leaves it
     start = traverse_util.flatten_dict(load_variables(start_weights(config, own, tmp_path / "net")), sep="/")
     given = traverse_util.flatten_dict(given, sep="/")
     shared = {name for name in start if "/encoder" in name}

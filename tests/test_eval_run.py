@@ -17,7 +17,7 @@ from tiny_eval import folder_config, tiny_config, tiny_evaluate, without_times, 
 
 from dattt_jax.errors import UserError
 from dattt_jax.eval_data import Part, eval_entries, parse_part
-from dattt_jax.eval_run import remove_leftovers
+from input_pipeline.writers import remove_leftovers
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,13 @@ def test_finished_videos_are_not_run_again_and_missing_ones_are(real_config, fin
     assert without_times(json.loads(second.read_text())) == without_times(content)
 
 
+def test_what_changes_no_result_may_change(real_config, finished):
+    workdir, results = finished
+    other = real_config.copy_and_resolve_references()
+    other.ttt.chunk, other.ttt.strategy, other.flow.batch_size, other.flow.volume_gib = 2, "n", 1, 1.0
+    assert evaluate(other, workdir) == results
+
+
 def test_a_workdir_of_other_settings_is_refused(real_config, finished):
     other = real_config.copy_and_resolve_references()
     other.ttt.learning_rate = 0.5

@@ -114,6 +114,7 @@ def test_the_config_chooses():
 
 @pytest.mark.parametrize(("flow", "message"), [
     ({"gaps": ()}, r"config\.flow\.gaps=\(\): give whole numbers"),
+    ({"last_frame": "last"}, r"config\.flow\.last_frame='last': use one of repeat, backward, drop"),
     ({"gaps": (1, 0)}, r"config\.flow\.gaps=\(1, 0\): give whole numbers"),
     ({"gaps": (2,), "method": "files", "root": "."}, "flow files are of neighbours"),
     ({"stabilized": True, "method": "files", "root": "."}, r"config\.flow\.stabilized=True is of no use")])

@@ -1,6 +1,7 @@
 """`--mode=segment` on real files, with a tiny network."""
 
 import json
+import os
 import shutil
 import threading
 
@@ -92,9 +93,32 @@ def test_another_clips_workdir_is_refused_and_the_same_clips_is_not(config, clip
     fields = {"ttt.strategy": "base", "segment.overlay": False}
     run(config, clip, tmp_path, **fields)
     run(config, clip, tmp_path, **fields)
+    run(config, os.path.relpath(clip), tmp_path, **fields)
     (tmp_path / "other").symlink_to(clip)
     with pytest.raises(UserError, match=r"holds the masks of .*walk"):
         run(config, tmp_path / "other", tmp_path, **fields)
+    for damaged, told in (("{", "summary.json is damaged"), ("{}", "holds the masks of another run")):
+        (tmp_path / "summary.json").write_text(damaged)
+        with pytest.raises(UserError, match=told):
+            run(config, clip, tmp_path, **fields)
+
+
+def test_nothing_is_left_of_an_earlier_run_that_this_one_does_not_write(config, clip, tmp_path):
+    fields = {"ttt.strategy": "base", "segment.overlay": False}
+    run(config, clip, tmp_path, **fields, **{"segment.save_probability": True})
+    (tmp_path / "masks" / ".shot 000.png.12.tmp").touch()
+    (tmp_path / "masks" / "an older name.png").touch()
+    run(config, clip, tmp_path, **fields, **{"flow.last_frame": "drop"})
+    assert sorted(p.name for p in (tmp_path / "masks").iterdir()) == [f"shot {t:03d}.png"
+                                                                      for t in range(FRAMES - 1)]
+    assert not list((tmp_path / "probability").iterdir())
+
+
+def test_masks_that_were_there_before_the_first_run_stay(config, clip, tmp_path):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "drawn.png").touch()
+    run(config, clip, tmp_path, **{"ttt.strategy": "base", "segment.overlay": False})
+    assert (tmp_path / "masks" / "drawn.png").exists()
 
 
 def test_base_is_the_network_applied_to_each_frame(config, clip, tmp_path):

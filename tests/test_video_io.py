@@ -490,6 +490,23 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"mask\.png: cannot be written"):
         write_mask(tmp_path / "file" / "mask.png", OBJECT)
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UserError, match=r"folder\.png: cannot be written"):
+        write_mask(tmp_path / "folder.png", OBJECT)
+    with pytest.raises(UserError, match=r"File name too long"):
+        write_mask(tmp_path / ("n" * 300 + ".png"), OBJECT)
+
+
+def test_a_name_of_the_greatest_length_is_written(tmp_path):
+    write_mask(tmp_path / ("n" * 251 + ".png"), OBJECT)
+    assert os.listdir(tmp_path) == ["n" * 251 + ".png"]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    with writers.atomic_path(tmp_path / "a") as one, writers.atomic_path(tmp_path / "a") as other:
+        one.write_text("1")
+        other.write_text("2")
+    assert (tmp_path / "a").read_text() == "1" and len(os.listdir(tmp_path)) == 1
 
 
 def test_spool(tmp_path):
