@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # integer; every random choice of a run derives from it
     config.input_size = (512, 512)  # (height, width) in pixels the network sees (section 4.1)
     # Weights to start from: a folder made by --mode=train or --mode=convert, a file made by --mode=export, or
-    # the weights in the box, dattt-synth-b0 (with configs/dattt_synth_b0.py); '' = random
+    # the weights in the box, dattt-synth-b0 or -b1 (with configs/dattt_synth_b0.py or _b1.py); '' = random
     config.init = ""
     # Folder for compiled programs, reused by later runs; made readable to its user alone; '' = off.
     config.compile_cache_dir = "~/.cache/dattt_jax"
@@ -37,7 +37,8 @@ def get_config() -> ConfigDict:
 
     config.ttt = ConfigDict()
     # What is minimised (Table 4): depth (the paper's), tent_bn, tent_bn_ln, bn (no gradient), rotation, mae
-    # (these two need their head, see config.model.heads), or a weighted sum as in "depth + 0.1*tent_bn".
+    # (these two need their head, see config.model.heads), self_training (ours), or a weighted sum as in
+    # "depth + 0.1*tent_bn".
     config.ttt.objective = "depth"
     config.ttt.strategy = "mwi"  # base, n, mwi, ltv, grouped_mwi, grouped_ltv (section 3.3), window
     config.ttt.steps = 10  # gradient steps per frame; for ltv: passes over the video (section 4.1)
@@ -67,7 +68,9 @@ def get_config() -> ConfigDict:
     config.doctor.threads = 4  # files decoded at a time
 
     config.flow = ConfigDict()
-    config.flow.method = "dis"  # dis, raft_small, raft_large (both need weights), files (needs root)
+    # dis, raft_small, raft_large (both need weights), files (needs root); for training on synthetic data also
+    # exact: the rendered scene's own
+    config.flow.method = "dis"
     # dis: take the camera's motion out. What networks in the box were trained on; published ones were not.
     config.flow.stabilized = False
     # The frames that flow is estimated to, so many later or (negative) earlier: the mask is made of the mean

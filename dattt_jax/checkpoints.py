@@ -18,6 +18,7 @@ calls every method at the same step, on the same folder; the first one writes.
 import contextlib
 import datetime
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -68,12 +69,15 @@ class CheckpointStore:
         except OSError as error:
             reason = error.strerror
             raise UserError(f"--workdir={workdir}: cannot make the folder ({reason})") from error
-        # A killed run leaves a half-written step under its temporary name.
+        if jax.process_index() == 0:
+            # What a killed run leaves half-written. Orbax would remove it in a thread that nobody waits for.
+            for half_written in self._folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+                shutil.rmtree(half_written, ignore_errors=True)
         best = BestN(get_metric_fn=lambda metrics: metrics[best_by], n=1,
                      keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
-            best_fn=best.get_metric_fn, cleanup_tmp_directories=True)
+            best_fn=best.get_metric_fn)
         quiet_libraries()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._link_best()

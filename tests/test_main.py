@@ -39,6 +39,7 @@ def test_help_is_help():
     (["--workdir=README.md"], "--workdir=README.md: cannot make the folder"),
     (["--mode=fly"], "train|segment|eval"),
     (["--colour=red"], "colour"),
+    (["--mode=train", "--config.init=nowhere"], "weights nowhere does not exist"),
     (["--num_processes=2", "--process_id=0"], "give --coordinator=host:port too"),
     (["--config.validation.samples=0"], "config.validation.samples=0: give 1 or more"),
     (["--coordinator=localhost:99"], "--coordinator=localhost:99: give host:port, --num_processes and"),
