@@ -10,7 +10,6 @@ from dattt_jax.errors import UserError
 from dattt_jax.models import DATTT, create_model
 from dattt_jax.ttt import Engine, Policy, Problem, create_objective, create_policy
 from dattt_jax.ttt.objectives import Variables
-from dattt_jax.ttt.objectives.filters import is_image_encoder
 from dattt_jax.ttt.task import Task
 from dattt_jax.weights import load_weights
 
@@ -19,21 +18,6 @@ Size = tuple[int, int]
 # Frames per dispatch where config.ttt.chunk is 0. On a CPU a frame is worth its own dispatch, so that its
 # mask is there as soon as it is computed; an accelerator should not wait for the host.
 _CHUNK_CPU, _CHUNK_ACCELERATOR = 1, 16
-
-
-def depth_ttt_problem(model: DATTT, *, input_size: Size, batch_size: int, learning_rate: float) -> Problem:
-    """The paper's test-time training: depth consistency, Adam on the image encoder.
-
-    Frames given to the engine are {'image': uint8 [H, W, 3], 'flow': uint8 [H, W, 3]}.
-
-    Args:
-        model: a network with the depth decoder.
-        input_size: (height, width) of the crops and of the network's input.
-        batch_size: crops per step.
-        learning_rate: of Adam, without weight decay.
-    """
-    task = Task(model, input_size, batch_size)
-    return task.problem(create_objective("depth", task), learning_rate, is_image_encoder)
 
 
 def to_mask(probability: np.ndarray, frame_name: str) -> np.ndarray:

@@ -12,8 +12,10 @@ from golden import recipe
 from golden_model import golden_model, load
 from parity import check
 
-from dattt_jax import forward, inference
+from configs import base
+from dattt_jax import forward
 from dattt_jax.image_ops import normalize
+from dattt_jax.inference import Network
 from dattt_jax.metrics.boundary import boundary_f
 from dattt_jax.metrics.region import jaccard
 from dattt_jax.ttt import Engine, create_strategy
@@ -58,7 +60,9 @@ def network():
 
 def run(network, strategy_name, per_step):
     model, variables = network
-    problem = inference.depth_ttt_problem(model, input_size=INPUT_SIZE, batch_size=2, learning_rate=1e-5)
+    ttt = base.get_config().ttt
+    ttt.batch_size = 2
+    problem = Network(model, variables, INPUT_SIZE).problem(ttt, adapts=True)
     problem = dataclasses.replace(problem, objective=Recorded(
         views=None, depth_logits=partial(forward.depth_of_views, model)), optimizer=optax.adam(1e-5))
     engine = Engine(problem, chunk=2, per_step=per_step)

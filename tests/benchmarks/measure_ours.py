@@ -15,7 +15,7 @@ from configs import base
 from dattt_jax.augment import train_augment
 from dattt_jax.convert import from_torch
 from dattt_jax.host_memory import keep_freed_memory
-from dattt_jax.inference import Network, depth_ttt_problem
+from dattt_jax.inference import Network
 from dattt_jax.models import create_model, encode
 from dattt_jax.parallel import AXIS, parallel_step, place
 from dattt_jax.train_step import create_optimizer, create_train_state, loss_fn
@@ -56,8 +56,8 @@ def variables(config, options):
 
 
 def problem(config, options):
-    return depth_ttt_problem(create_model(config.model), input_size=(options.size, options.size),
-                             batch_size=options.batch, learning_rate=config.ttt.learning_rate)
+    network = Network(create_model(config.model), {}, (options.size, options.size))
+    return network.problem(config.ttt, adapts=True)
 
 
 def ttt_step(options):
