@@ -12,7 +12,7 @@ from PIL import Image
 from dattt_jax.errors import UserError
 from input_pipeline.datasets import VideoFiles, decode_masks
 from input_pipeline.datasets.depth_maps import read_depth
-from input_pipeline.images import read_image, read_image_size
+from input_pipeline.images import read_image, read_image_size, size_text
 
 _UNREADABLE = "unreadable"
 _ALMOST_ALL = 0.95  # share of a frame that no moving object covers
@@ -59,7 +59,7 @@ def check_files(video: VideoFiles, name: str) -> FrameCheck:
         flow = _try(problems, "unreadable_flow", lambda: read_image(video.flows[name]))
         if flow is not None and size is not None and flow.shape[:2] != size:
             problems.append(("flow_size",
-                             f"{video.flows[name]} is {_text(flow.shape)}, its frame {_text(size)}"))
+                             f"{video.flows[name]} is {size_text(flow.shape)}, its frame {size_text(size)}"))
     if name in video.depths:
         _try(problems, "unreadable_depth", lambda: read_depth(video.depths[name]))
     return FrameCheck(name, size, _digest(image), kind, name in video.flows, name in video.depths,
@@ -74,7 +74,7 @@ def _check_mask(problems: list[Problem], paths: tuple[Path, ...], dataset: str,
         if found is None:
             return _UNREADABLE
         if size is not None and found != size:
-            problems.append(("mask_size", f"{path} is {_text(found)}, its frame {_text(size)}"))
+            problems.append(("mask_size", f"{path} is {size_text(found)}, its frame {size_text(size)}"))
             return mask_kind(path)
     mask = _try(problems, "unreadable", lambda: decode_masks(paths, dataset))
     if mask is None:
@@ -147,7 +147,3 @@ def _try(problems: list[Problem], finding: str, read: Callable[[], object]) -> o
 def _digest(image: np.ndarray | None) -> bytes:
     return b"" if image is None else hashlib.blake2b(
         str(image.shape).encode() + image.tobytes(), digest_size=16).digest()
-
-
-def _text(size: tuple[int, ...]) -> str:
-    return f"{size[1]}x{size[0]} (width x height)"

@@ -24,6 +24,11 @@ _MAX_OBJECTS = 32
 T = TypeVar("T")
 
 
+def size_text(size: tuple[int, ...]) -> str:
+    """What people call an image of `size` (height, width, …): "854x480 (width x height)"."""
+    return f"{size[1]}x{size[0]} (width x height)"
+
+
 def read_image(path: Path | str) -> np.ndarray:
     """Reads an image file as RGB.
 

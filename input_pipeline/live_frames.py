@@ -9,6 +9,7 @@ from types import TracebackType
 import numpy as np
 
 from dattt_jax.errors import UserError
+from input_pipeline.images import size_text
 from input_pipeline.live_sources import Source
 from input_pipeline.video_io import MIN_FRAME_SIDE
 
@@ -112,11 +113,11 @@ class LiveFrames:
         """Hands a frame over; False when nobody takes frames any more."""
         self._size = self._size or frame.image.shape
         if min(self._size[:2]) < MIN_FRAME_SIDE:
-            raise UserError(f"frames of {_text(self._size)} are too small; both sides need at least "
+            raise UserError(f"frames of {size_text(self._size)} are too small; both sides need at least "
                             f"{MIN_FRAME_SIDE} pixels")
         if frame.image.shape != self._size:
-            raise UserError(f"frame {frame.name} is {_text(frame.image.shape)}, and the first was "
-                            f"{_text(self._size)}: a stream needs one size")
+            raise UserError(f"frame {frame.name} is {size_text(frame.image.shape)}, and the first was "
+                            f"{size_text(self._size)}: a stream needs one size")
         with self._changed:
             self.received += 1
             while self._waiting is not None and not self._drop:
@@ -127,7 +128,3 @@ class LiveFrames:
             self._waiting = frame
             self._changed.notify_all()
         return not self._leave.is_set()
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]} (width x height)"

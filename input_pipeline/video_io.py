@@ -17,6 +17,7 @@ from input_pipeline.images import (
     over_black,
     read_image,
     read_image_size,
+    size_text,
 )
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif")
@@ -84,7 +85,7 @@ def open_video(path: Path | str) -> Video:
     else:
         video = _open_container(path)
     if min(video.frame_size) < MIN_FRAME_SIDE:
-        raise UserError(f"{path}: frames of {_size(video.frame_size)} are too small; both sides "
+        raise UserError(f"{path}: frames of {size_text(video.frame_size)} are too small; both sides "
                         f"need at least {MIN_FRAME_SIDE} pixels")
     return video
 
@@ -117,7 +118,7 @@ def _open_folder(folder: Path) -> Video:
 
 def _check_size(file: Path, size: tuple[int, int], expected: tuple[int, int], first: str) -> None:
     if size != expected:
-        raise UserError(f"{file}: this frame is {_size(size)} but {first} is {_size(expected)}; "
+        raise UserError(f"{file}: this frame is {size_text(size)} but {first} is {size_text(expected)}; "
                         "all frames of a video need one size")
 
 
@@ -125,10 +126,6 @@ def natural_key(file: Path) -> tuple[list[str | int], str]:
     """Orders runs of digits by their value; the name itself breaks ties such as 1 and 01."""
     pieces = re.split(r"(\d+)", file.stem.casefold())
     return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], file.name
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[1]}x{size[0]} (width x height)"
 
 
 def _numbered(count: int) -> list[str]:

@@ -14,7 +14,7 @@ from input_pipeline.depth.cache import DepthCache
 from input_pipeline.flow.cache import FlowCache
 from input_pipeline.flow.files import read_rendering
 from input_pipeline.image_cache import encode_png
-from input_pipeline.images import read_image, read_image_size
+from input_pipeline.images import read_image, read_image_size, size_text
 
 # How the files begin.
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -127,12 +127,12 @@ class FrameExamples:
 
     def _check_frame(self, index: int, size: tuple[int, int]) -> None:
         if size != self.size:
-            raise UserError(f"{self._path(index)} is {_text(size)}, the video's first frame "
-                            f"{_text(self.size)}; all frames of a video need one size")
+            raise UserError(f"{self._path(index)} is {size_text(size)}, the video's first frame "
+                            f"{size_text(self.size)}; all frames of a video need one size")
 
     def _check_size(self, path: Path, image: np.ndarray) -> None:
         if image.shape[:2] != self.size:
-            raise UserError(f"{path} is {_text(image.shape[:2])}, its frame {_text(self.size)}; "
+            raise UserError(f"{path} is {size_text(image.shape[:2])}, its frame {size_text(self.size)}; "
                             "masks and flow renderings need the size of their frame")
 
 
@@ -141,7 +141,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _text(size: tuple[int, ...]) -> str:
-    return f"{size[1]}x{size[0]} (width x height)"
