@@ -37,10 +37,12 @@ from dattt_jax.variables import Variables, random_variables, variable_shapes
 from dattt_jax.weight_files import read_state_dict
 from dattt_jax.widen import load_or_widen
 from input_pipeline.datasets.train_source import PreparedTrainSource
+from input_pipeline.folder_lock import held
 from input_pipeline.loader import SAMPLE, make_loader
 from input_pipeline.processes import InProcesses
 from input_pipeline.synthetic import SyntheticConfig, SyntheticTrainSource
 
+_LOCK = ".train.lock"
 SCHEDULES = ("epoch", "step")  # how often the learning rate changes
 
 _ENDLESS = 2**31 - 1  # samples of the synthetic source; the order does not depend on how long a run is
@@ -74,11 +76,12 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> TrainState:
     optimizer = create_optimizer(learning_rate_fn, settings.weight_decay)
     model = create_model(config.model, axis_name=AXIS if settings.sync_batchnorm else None)
     validation = make_validation(config)
-    _claim(config, Path(workdir))
+    alone = held(Path(workdir) / _LOCK, "training") if jax.process_index() == 0 else contextlib.nullcontext()
     maker = InProcesses(source, settings.threads) if settings.processes else contextlib.nullcontext(source)
-    with (maker as source, CheckpointStore(workdir, config.model, keep=settings.keep) as store,
+    with (alone, maker as source, CheckpointStore(workdir, config.model, keep=settings.keep) as store,
           TrainLog(Path(workdir), log_steps=settings.log_steps, batch_size=settings.batch_size,
                    learning_rate_fn=learning_rate_fn, write=jax.process_index() == 0) as log):
+        _claim(config, Path(workdir))
         data = make_loader(source, batch_size=settings.batch_size // jax.process_count(),
                            seed=config.seed, num_threads=settings.threads,
                            shard_index=jax.process_index(), shard_count=jax.process_count())

@@ -22,6 +22,7 @@ from dattt_jax.signals import StopSignals
 from dattt_jax.train import train
 from dattt_jax.train_log import TrainLog
 from dattt_jax.train_step import create_optimizer
+from input_pipeline.folder_lock import held
 
 
 @pytest.fixture(autouse=True)
@@ -204,6 +205,13 @@ def test_a_run_is_not_continued_on_other_data(tmp_path, monkeypatch, field, valu
     (config[section] if section else config)[name] = value
     with pytest.raises(UserError, match=message):
         train_module._claim(config, tmp_path)
+
+
+def test_a_folder_that_a_run_trains_in_takes_no_second_one(tmp_path):
+    with held(tmp_path / ".train.lock", "training"), \
+            pytest.raises(UserError, match=r"--workdir=.*: another run is training there"):
+        train(tiny.tiny_config(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [".train.lock"]
 
 
 def test_divergence_names_the_step_the_samples_and_the_last_checkpoint(tmp_path):
