@@ -76,8 +76,8 @@ def get_config(stage: str = "varied") -> ConfigDict:
     config, chosen = (dattt_synth_b1 if stage == "b1" else dattt_synth_b0).get_config(), _STAGES[stage]
     config.init = ""
     config.seed = chosen.seed
-    if chosen.plain_flow:
-        config.flow.stabilized, config.flow.gaps = False, (1,)
+    config.flow.stabilized = not chosen.plain_flow
+    config.flow.gaps = (1,) if chosen.plain_flow else (1, -1, 2, -2)
     config.input_size = (chosen.side, chosen.side)
     config.synthetic.num_frames = 24
     config.synthetic.object_area = (chosen.smallest, 0.6)
