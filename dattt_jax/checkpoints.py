@@ -298,7 +298,6 @@ def _as_numpy(template: Any) -> Any:
     return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), template)
 
 
-
 @contextlib.contextmanager
 def _damage_told(folder: Path) -> Iterator[None]:
     """Turns whatever a damaged checkpoint makes Orbax raise into one line."""

@@ -49,7 +49,8 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         summary.json             strategy, losses, whether adaptation was kept and why, timings, device
                                  (what this function returns)
 
-    Masks are written as they are computed. A run that was interrupted, even killed, goes on from its last
+    What an earlier run of the same clip left there and this one does not write is removed. Masks are written
+    as they are computed. A run that was interrupted, even killed, goes on from its last
     progress.npz with the same masks as if it had not been (`config.segment.save_every_s`).
 
     Raises:

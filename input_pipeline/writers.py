@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import io
 import itertools
 import json
@@ -23,7 +24,7 @@ from dattt_jax.errors import UserError
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CANNOT_WRITE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS,
                  errno.ENAMETOOLONG, errno.EIO)
-_SHOWN = 40  # characters of a file's name in its temporary one, which must not be too long for the disk
+_SHOWN = 200  # bytes of a file's name in its temporary one, which must not be too long for the disk
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -56,7 +57,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     # Not by the process's number: hosts that share a folder may have the same ones.
-    temporary = path.with_name(f".{path.name[:_SHOWN]}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{_shown(path.name)}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -74,9 +75,14 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path, *files: Path) -> None:
     """Removes the temporary files that a killed process left in a folder and beside files."""
-    stale = [folder.glob(".*.tmp"), *(file.parent.glob(f".{file.name[:_SHOWN]}.*.tmp") for file in files)]
+    stale = [folder.glob(".*.tmp"),
+             *(file.parent.glob(f".{glob.escape(_shown(file.name))}.*.tmp") for file in files)]
     for path in itertools.chain(*stale):
         path.unlink(missing_ok=True)
+
+
+def _shown(name: str) -> str:
+    return name.encode()[:_SHOWN].decode(errors="ignore")
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:

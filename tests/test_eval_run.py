@@ -103,12 +103,16 @@ def test_part_of_the_videos(config):
 
 
 def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
-    keep = [tmp_path / "masks/00000.png", tmp_path / ".hidden", tmp_path / ".b.json.12.tmp"]
-    stale = [tmp_path / "masks/.00001.png.12.tmp", tmp_path / ".a.json.12.tmp"]
+    of_another = f"{'same beginning ' * 8}2"  # a process that works on another video of the folder writes it
+    keep = [tmp_path / "masks/00000.png", tmp_path / ".hidden", tmp_path / ".b.json.12.tmp",
+            tmp_path / f".{of_another}.json.12.tmp"]
+    stale = [tmp_path / "masks/.00001.png.12.tmp", tmp_path / ".a.json.12.tmp", tmp_path / ".[c].json.12.tmp",
+             tmp_path / f".{of_another[:-1]}1.json.12.tmp"]
     (tmp_path / "masks").mkdir()
     for path in keep + stale:
         path.touch()
-    remove_leftovers(tmp_path / "masks", tmp_path / "a.json", tmp_path / "nowhere" / "c.json")
+    remove_leftovers(tmp_path / "masks", tmp_path / "a.json", tmp_path / "[c].json",
+                     tmp_path / f"{of_another[:-1]}1.json", tmp_path / "nowhere" / "c.json")
     assert all(path.exists() for path in keep) and not any(path.exists() for path in stale)
 
 

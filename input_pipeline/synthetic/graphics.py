@@ -56,14 +56,13 @@ def draw_graphics(config: SyntheticConfig, rng: np.random.Generator) -> Graphics
 
 def _draw_bars(graphics: Graphics, rng: np.random.Generator) -> None:
     """Bars left and right, or above and below, sometimes of two sizes; black, or nearly."""
-    across = rng.random() < 0.5
-    opacity = graphics.opacity.T if across else graphics.opacity
-    sizes = np.round(rng.uniform(0.01, 0.14) * len(opacity) * rng.choice([1.0, 1.0, 0.4], 2)).astype(int)
-    bars = np.zeros_like(opacity)
-    bars[:sizes[0]] = bars[len(opacity) - sizes[1]:] = 1
-    bars = bars.T if across else bars
-    np.maximum(graphics.opacity, bars, out=graphics.opacity)
-    graphics.colour[bars > 0] = rng.integers(0, 20)
+    axis = 1 if rng.random() < 0.5 else 0
+    length = graphics.opacity.shape[axis]
+    first, last = np.round(rng.uniform(0.01, 0.14) * length * rng.choice([1.0, 1.0, 0.4], 2)).astype(int)
+    black = rng.integers(0, 20)
+    for array, value in ((graphics.opacity, 1), (graphics.colour, black)):
+        along = array.swapaxes(0, axis)  # a view
+        along[:first] = along[length - last:] = value
 
 
 def _draw_logo(graphics: Graphics, rng: np.random.Generator) -> None:
