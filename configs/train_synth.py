@@ -1,11 +1,11 @@
 """How the weights in the box were trained: on synthetic video alone, from random weights.
 
-`dattt-synth-b0` in seven stages, each from the weights of the one before:
+`dattt-synth-b0` in eight stages, each from the weights of the one before:
 
     python main.py --mode=train --config=configs/train_synth.py:128 --workdir=runs/128
     python main.py --mode=train --config=configs/train_synth.py:256 --workdir=runs/256 --config.init=runs/128
-    ...                                                        more, scrambled, long, last, varied
-    python main.py --mode=export --config=configs/train_synth.py --config.init=runs/varied --workdir=OUT
+    ...                                                        more, scrambled, long, last, varied, farther
+    python main.py --mode=export --config=configs/train_synth.py --config.init=runs/farther --workdir=OUT
 
 `dattt-synth-b1` starts from those of the stage `scrambled`, widened, and goes into files small enough for the
 repository:
@@ -41,7 +41,8 @@ class _Stage:
         scramble: share of the images whose appearance is scrambled.
         smallest: object, fraction of the frame.
         graphics: share of the clips with bars, a logo or text on them.
-        plain_flow: to the next frame, the camera's motion in it.
+        gaps: frames that flow leads to, one of them drawn for each sample.
+        stabilized: whether the camera's motion is taken out of the flow.
     """
 
     side: int
@@ -53,31 +54,34 @@ class _Stage:
     scramble: float = 0.0
     smallest: float = 0.02
     graphics: float = 0.0
-    plain_flow: bool = False
+    gaps: tuple[int, ...] = (1, -1, 2, -2)
+    stabilized: bool = True
 
 
 _STAGES = {
-    "128": _Stage(128, 7000, 1e-3, 5e-5, 0, render_scale=(2.0, 2.0), plain_flow=True),
-    "256": _Stage(256, 1200, 2e-4, 1e-5, 0, plain_flow=True),
+    "128": _Stage(128, 7000, 1e-3, 5e-5, 0, render_scale=(2.0, 2.0), gaps=(1,), stabilized=False),
+    "256": _Stage(256, 1200, 2e-4, 1e-5, 0, gaps=(1,), stabilized=False),
     "more": _Stage(256, 1600, 4e-4, 1e-5, 1),
     "scrambled": _Stage(256, 800, 3e-4, 1e-5, 3, scramble=0.6),
     "long": _Stage(192, 4800, 5e-4, 1e-4, 5, scramble=0.6, smallest=0.006),
     "last": _Stage(320, 1200, 3e-4, 5e-6, 6, scramble=0.6, smallest=0.006),
     "varied": _Stage(288, 2600, 4e-4, 5e-6, 7, render_scale=(1.0, 2.2), scramble=0.6, smallest=0.006,
                      graphics=0.2),
+    "farther": _Stage(288, 3000, 4e-4, 5e-6, 8, render_scale=(1.0, 2.2), scramble=0.6, smallest=0.003,
+                      graphics=0.2, gaps=(1, -1, 3, -3)),
     "b1": _Stage(256, 300, 2e-4, 1e-5, 4, scramble=0.6),
 }
 
 
-def get_config(stage: str = "varied") -> ConfigDict:
+def get_config(stage: str = "farther") -> ConfigDict:
     """One of the stages of `_STAGES`; raises a UserError for another."""
     if stage not in _STAGES:
         raise UserError(f"configs/train_synth.py:{stage}: the stages are {', '.join(_STAGES)}")
     config, chosen = (dattt_synth_b1 if stage == "b1" else dattt_synth_b0).get_config(), _STAGES[stage]
     config.init = ""
     config.seed = chosen.seed
-    config.flow.stabilized = not chosen.plain_flow
-    config.flow.gaps = (1,) if chosen.plain_flow else (1, -1, 2, -2)
+    config.flow.stabilized = chosen.stabilized
+    config.flow.gaps = chosen.gaps
     config.input_size = (chosen.side, chosen.side)
     config.synthetic.num_frames = 24
     config.synthetic.object_area = (chosen.smallest, 0.6)
