@@ -116,6 +116,7 @@ def get_config() -> ConfigDict:
     config.train.schedule = "epoch"  # the cosine moves once per epoch (authors' code), or per step: step
     config.train.weight_decay = 0.01  # AdamW, on every parameter (authors' code)
     config.train.depth_weight = 0.1  # λ of BCE + λ·SILog (equation 5); 0 trains without depth targets
+    config.train.iou_weight = 0.0  # of soft Jaccard beside them: every object counts the same; ours
     config.train.hue = True  # hue jitter of ±18 (of 180) among the photometric operations (authors' code)
     # Probability of patches of other places and colours in the image: against trust in drawn appearance; ours
     config.train.scramble = 0.0

@@ -28,6 +28,27 @@ def binary_cross_entropy(logits: Array, target: Array) -> Array:
     return jnp.mean(jnp.maximum(logits, 0) - logits * target + jnp.log1p(jnp.exp(-jnp.abs(logits))))
 
 
+def soft_jaccard(logits: Array, target: Array) -> Array:
+    """One minus the intersection over union of soft masks (Rahman and Wang, ISVC 2016), mean over images.
+
+    What J measures: an object counts the same whatever its size, and the best answer where the network is not
+    sure leans towards the object, where that of cross-entropy does not. Images without object are left out.
+
+    Args:
+        logits: float [B, H, W, 1].
+        target: the same shape, in {0, 1}.
+
+    Returns:
+        Scalar in 0..1, float32: the sum over the images with an object, divided by B.
+    """
+    probability, target = jax.nn.sigmoid(logits.astype(jnp.float32)), target.astype(jnp.float32)
+    over_pixels = functools.partial(jnp.sum, axis=(1, 2, 3))
+    intersection, size = over_pixels(probability * target), over_pixels(target)
+    union = over_pixels(probability) + size - intersection
+    has_object = size > 0
+    return jnp.mean(jnp.where(has_object, 1 - intersection / jnp.where(has_object, union, 1.0), 0.0))
+
+
 def silog(prediction: Array, target: Array, *, axis_name: str | None = None) -> Array:
     """Scale-invariant logarithmic depth loss over the pixels with target > 0.
 

@@ -89,7 +89,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> TrainState:
         log.start(int(state.step))
         run_step = parallel_step(
             devices, model=model, optimizer=optimizer, depth_weight=settings.depth_weight,
-            accumulation=settings.accumulation,
+            iou_weight=settings.iou_weight, accumulation=settings.accumulation,
             augment=functools.partial(train_augment, hue=settings.hue,
                                       resize_crop=settings.resize_crop, scramble=settings.scramble))
         loop = _Loop(run_step, jax.random.key(config.seed), source, store, log, validation)

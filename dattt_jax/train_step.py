@@ -86,11 +86,12 @@ def create_train_state(variables: Variables,
 
 
 def loss_fn(params: Any, batch_stats: Any, batch: Batch, keys: Array, *, model: DATTT,
-            depth_weight: float, axis_name: str | None = None) -> tuple[Array, dict[str, Any]]:
+            depth_weight: float, iou_weight: float = 0.0, axis_name: str | None = None
+            ) -> tuple[Array, dict[str, Any]]:
     """BCE of the mask + depth_weight · SILog of the depth (DATTT eq. 5), in training mode.
 
-    Where the network has auxiliary heads (`config.model.heads`), their losses are added
-    (`pretext.auxiliary_losses`).
+    With `iou_weight`, which the paper has not, iou_weight · soft Jaccard is added. Where the network has
+    auxiliary heads (`config.model.heads`), their losses are added (`pretext.auxiliary_losses`).
 
     Logits are resized to the target before the sigmoid (authors' code). Under a pmap the SILog is
     that of the whole batch and the BCE that of the device's part, so the mean over the devices is
@@ -105,21 +106,26 @@ def loss_fn(params: Any, batch_stats: Any, batch: Batch, keys: Array, *, model: 
         keys: PRNG keys [B], one per sample; they drive drop-path and the auxiliary tasks.
         model: the network.
         depth_weight: λ of equation 5; with 0 no depth targets are needed.
+        iou_weight: of `losses.soft_jaccard`.
         axis_name: pmap axis.
 
     Returns:
-        (loss, {'metrics': {'loss', 'bce', with a depth loss 'silog', and those of the heads}, 'outputs': the
-        model's logits at stride 4, 'batch_stats': updated}).
+        (loss, {'metrics': {'loss', 'bce', with a depth loss 'silog', with iou_weight 'iou', and those of the
+        heads}, 'outputs': the model's logits at stride 4, 'batch_stats': updated}).
     """
     outputs, updates = apply_in_pieces(
         model, {"params": params, "batch_stats": batch_stats}, batch["image"], batch["flow"], keys)
     size = batch["mask"].shape[1:3]
-    bce = losses.binary_cross_entropy(resize_bilinear(outputs["mask"], size), batch["mask"])
+    mask_logits = resize_bilinear(outputs["mask"], size)
+    bce = losses.binary_cross_entropy(mask_logits, batch["mask"])
     metrics = {"loss": bce, "bce": bce}
     if model.depth and depth_weight:
         depth = jax.nn.sigmoid(resize_bilinear(outputs["depth"], size))
         metrics["silog"] = losses.silog(depth, batch["depth"], axis_name=axis_name)
-        metrics["loss"] = bce + depth_weight * metrics["silog"]
+        metrics["loss"] = metrics["loss"] + depth_weight * metrics["silog"]
+    if iou_weight:
+        metrics["iou"] = losses.soft_jaccard(mask_logits, batch["mask"])
+        metrics["loss"] = metrics["loss"] + iou_weight * metrics["iou"]
     if model.heads:
         own_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)  # not those of drop-path
         auxiliary = auxiliary_losses(model, {"params": params, "batch_stats": batch_stats}, batch["image"],
@@ -130,8 +136,8 @@ def loss_fn(params: Any, batch_stats: Any, batch: Batch, keys: Array, *, model: 
 
 
 def train_step(state: TrainState, batch: Batch, key: Array, *, model: DATTT,
-               optimizer: optax.GradientTransformation, depth_weight: float, augment: Augment,
-               accumulation: int, axis_name: str) -> tuple[TrainState, Metrics]:
+               optimizer: optax.GradientTransformation, depth_weight: float, iou_weight: float,
+               augment: Augment, accumulation: int, axis_name: str) -> tuple[TrainState, Metrics]:
     """One optimiser step, on each device of a pmap over `axis_name`.
 
     Every sample's randomness depends on `key`, the step and the sample's place in the whole batch
@@ -147,6 +153,7 @@ def train_step(state: TrainState, batch: Batch, key: Array, *, model: DATTT,
         model: the network, made with `axis_name` for synchronised BatchNorm.
         optimizer: applied to the gradient's mean over the devices.
         depth_weight: λ of equation 5.
+        iou_weight: see `loss_fn`.
         augment: (keys [B], batch) -> batch of the same shapes.
         accumulation: pieces of the device's part, worked through one after the other; a divisor of
             B. BatchNorm and the SILog's variance see one piece (of all devices) at a time.
@@ -161,7 +168,7 @@ def train_step(state: TrainState, batch: Batch, key: Array, *, model: DATTT,
     batch = augment(keys[:, 0], batch)
     batch = batch | {"image": normalize(batch["image"]), "flow": normalize(batch["flow"])}
     gradient_fn = jax.grad(partial(loss_fn, model=model, depth_weight=depth_weight,
-                                   axis_name=axis_name), has_aux=True)
+                                   iou_weight=iou_weight, axis_name=axis_name), has_aux=True)
 
     def add_piece(carry: tuple[Any, Any], piece: tuple[Batch, Array]) -> tuple[tuple, Metrics]:
         grads, batch_stats = carry

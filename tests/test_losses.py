@@ -7,7 +7,7 @@ import pytest
 from golden_model import load
 from parity import check
 
-from dattt_jax.losses import binary_cross_entropy, silog
+from dattt_jax.losses import binary_cross_entropy, silog, soft_jaccard
 
 
 def test_binary_cross_entropy_is_the_log_likelihood_and_never_overflows():
@@ -17,6 +17,25 @@ def test_binary_cross_entropy_is_the_log_likelihood_and_never_overflows():
     t = np.array([1.0, 0.0, 0.25])
     expected = -(t * np.log(p) + (1 - t) * np.log(1 - p)).sum() / 5
     np.testing.assert_allclose(binary_cross_entropy(logits, target), expected, rtol=1e-6)
+
+
+def test_soft_jaccard_is_that_of_hard_masks_and_every_object_counts_the_same():
+    # Intersections 2, 1 and 0 of unions 4, 1 and 3; the fourth image has no object and costs nothing.
+    target = jnp.zeros((4, 4, 4, 1)).at[0, 0, :3].set(1).at[1, 0, 0].set(1).at[2, 2, :2].set(1)
+    predicted = jnp.zeros((4, 4, 4, 1)).at[0, 0, 1:].set(1).at[1, 0, 0].set(1).at[2, 3, 3].set(1).at[3].set(1)
+    loss, gradient = jax.value_and_grad(soft_jaccard)(40 * predicted - 20, target)
+    np.testing.assert_allclose(loss, (1 - 2 / 4 + 1 - 1 / 1 + 1 - 0 / 3) / 4, atol=1e-6)
+    np.testing.assert_array_equal(gradient[3], 0)
+
+
+def test_soft_jaccard_of_an_unsure_network():
+    # p = 1/2 everywhere: intersection t/2, union 16/2 + t/2.
+    target = jnp.zeros((1, 4, 4, 1)).at[0, 0].set(1)
+    loss, gradient = jax.value_and_grad(soft_jaccard)(jnp.zeros((1, 4, 4, 1)), target)
+    np.testing.assert_allclose(loss, 1 - 2 / 10, rtol=1e-6)
+    # d(1 - I/U) = -(1/U)·p(1-p) inside, I/U²·p(1-p) outside.
+    expected = np.where(target, -1 / 40, 2 / 100 / 4)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5)
 
 
 CASES = ("plain", "masked30", "bicubic_overshoot", "close", "tiny_pred", "two_valid")

@@ -65,7 +65,7 @@ def random_batch(seed, size):
 def sgd_step(config, devices, *, accumulation=1, augment=lambda keys, batch: batch):
     """A step with SGD of rate 1, which shows a gradient's size as Adam does not."""
     return parallel_step(devices, model=create_model(config.model, axis_name=AXIS), optimizer=optax.sgd(1.0),
-                         depth_weight=0.1, accumulation=accumulation, augment=augment)
+                         depth_weight=0.1, iou_weight=0.3, accumulation=accumulation, augment=augment)
 
 
 def sgd_state(initial, devices):

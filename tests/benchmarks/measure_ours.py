@@ -80,7 +80,7 @@ def train_step(options):
     optimizer = create_optimizer(config.train.learning_rate, config.train.weight_decay)
     devices = jax.devices()[:1]
     run_step = parallel_step(devices, model=create_model(config.model, axis_name=AXIS), optimizer=optimizer,
-                             depth_weight=_DEPTH_WEIGHT, accumulation=1,
+                             depth_weight=_DEPTH_WEIGHT, iou_weight=0.0, accumulation=1,
                              augment=partial(train_augment, hue=True, resize_crop=False))
     carry = [place(create_train_state(variables(config, options), optimizer), devices)]
     batch = workload.training_batch(options.batch, options.size)
