@@ -31,7 +31,7 @@ segment: $(VENV)/installed
 
 # Two workers, since one may hold several GiB of compiled programs; the tests of a file stay together.
 test: lint
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

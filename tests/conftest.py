@@ -27,6 +27,27 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 flags.FLAGS.mark_as_parsed()
 
 
+# Files of few but long tests: begun first, so that no worker is left with one of them at the end.
+_FIRST = ("test_train_processes.py", "test_train_step.py", "test_segment_progress.py", "test_ttt_golden.py",
+          "test_framing.py", "test_segment.py", "test_ttt_dattt.py", "test_train.py", "test_models.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Files of `_FIRST` in front, in their order."""
+    place = {name: i for i, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(_FIRST)))
+
+
+@pytest.fixture
+def tiny_backbone(monkeypatch):
+    """'mit_b0' has the sizes of `tiny`."""
+    import tiny
+
+    from dattt_jax.models import mit
+
+    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs_are_forgotten():
     """Compiled programs of a file of tests are dropped after it: all together they take 10 GiB."""

@@ -11,7 +11,7 @@ from dattt_jax.augment import ttt_views
 from dattt_jax.forward import encode_flow, predict_probability, prepare
 from dattt_jax.framing import OUTSIDE, Buckets, framing_of
 from dattt_jax.inference import Network
-from dattt_jax.models import create_model, mit
+from dattt_jax.models import create_model
 from dattt_jax.ttt import create_strategy
 from dattt_jax.ttt.monitor import measure
 
@@ -20,8 +20,7 @@ SIZES = ((45, 70), (32, 48), (90, 51), (64, 64), (128, 33))  # smaller, equal, l
 
 
 @pytest.fixture(autouse=True)
-def _tiny(monkeypatch):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+def _tiny(tiny_backbone, monkeypatch):
     monkeypatch.setattr(framing, "_BUCKET", 64)
     framing_of.cache_clear()
     yield
@@ -106,29 +105,33 @@ class Video:
 
 
 def test_videos_of_several_sizes_share_a_program():
-    shared, variables = engine(policy="off")
+    shared, variables = engine(policy="keep_better")
     strategy = create_strategy("mwi", steps=2, groups=1)
     for size in ((45, 60), (64, 50), (33, 64)):
         results = list(shared.run(variables, Video(size), strategy, jax.random.key(0)))
         assert [r.probability.shape for r in results] == [size] * 3
         assert all(np.all((r.probability >= 0) & (r.probability <= 1)) for r in results)
     assert shared.compile_count() == 1
-    list(shared.run(variables, Video((65, 60)), strategy, jax.random.key(0)))
-    assert shared.compile_count() == 2
 
 
-@pytest.mark.parametrize("policy", ["off", "keep_better"])
-def test_adapting_padded_frames_equals_adapting_plain_ones(policy):
-    padded, variables = engine(policy=policy)
-    plain, _ = engine(policy=policy)
+def test_a_larger_video_has_a_program_of_its_own():
+    alone, variables = engine()
+    strategy = create_strategy("base", steps=1, groups=1)
+    for size, count in (((64, 60), 1), ((65, 60), 2)):
+        list(alone.run(variables, Video(size), strategy, jax.random.key(0)))
+        assert alone.compile_count() == count
+
+
+def test_adapting_padded_frames_equals_adapting_plain_ones():
+    padded, variables = engine(policy="keep_better")
+    plain, _ = engine(policy="keep_better")
     object.__setattr__(plain._problem, "pack", lambda batch: (batch, np.asarray))
     strategy = create_strategy("mwi", steps=2, groups=1)
     for found, expected in zip(*(list(e.run(variables, Video((45, 60)), strategy, jax.random.key(0)))
                                  for e in (padded, plain)), strict=True):
         np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-4)
         np.testing.assert_allclose(found.probability, expected.probability, atol=2e-3)
-        if policy != "off":
-            np.testing.assert_allclose(found.report.agreement, expected.report.agreement, atol=2e-3)
+        np.testing.assert_allclose(found.report.agreement, expected.report.agreement, atol=2e-3)
 
 
 def test_padding_is_no_background_to_the_monitor():

@@ -35,15 +35,12 @@ def test_logits_equal_the_authors(backbone, arch, shape):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("size", [(64, 64), (50, 77)])
-def test_any_size_gives_logits_at_a_quarter(backbone, size):
+def test_any_size_gives_logits_at_a_quarter(backbone):
     config = ConfigDict({"backbone": backbone, "depth": True, "modulation": "alpha+beta"})
     model = create_model(config)
-    image = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((2, 50, 77, 3), jnp.float32)
     outputs = jax.eval_shape(model.apply, variable_shapes(config), image, image)
-    quarter = tuple(-(-n // 4) for n in size)
-    assert {name: x.shape for name, x in outputs.items()} == {
-        "mask": (2, *quarter, 1), "depth": (2, *quarter, 1)}
+    assert {name: x.shape for name, x in outputs.items()} == {"mask": (2, 13, 20, 1), "depth": (2, 13, 20, 1)}
 
 
 @pytest.mark.parametrize(("backbone", "size"), [("mit_b0", (33, 47)), ("swin_t", (30, 45))])
@@ -104,8 +101,8 @@ def same_with_gradients(function, variables, ways):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("at_once", "images"), [(1, 4), (2, 4), (1, 3)])  # (1, 3) leaves a rest
-def test_encoding_in_pieces_gives_the_same_features_and_gradients(at_once, images):
+@pytest.mark.parametrize(("at_once", "images"), [(2, 4), (1, 3)])  # (1, 3) leaves a rest
+def test_encoding_in_pieces_gives_the_same_features_and_gradients(tiny_backbone, at_once, images):
     config = ConfigDict({"backbone": "mit_b0", "depth": True, "modulation": "basic", "drop_path": 0.5})
     model, variables = create_model(config), random_variables(config)
     batch = jax.random.normal(jax.random.key(1), (images, 32, 32, 3))
@@ -118,7 +115,7 @@ def test_encoding_in_pieces_gives_the_same_features_and_gradients(at_once, image
 
 
 @pytest.mark.parametrize(("depth", "modulation"), [(True, "alpha+beta"), (True, "basic"), (False, "basic")])
-def test_the_network_in_pieces_is_the_network(monkeypatch, depth, modulation):
+def test_the_network_in_pieces_is_the_network(tiny_backbone, monkeypatch, depth, modulation):
     """Of a training step: the same logits and gradients as in one call, BatchNorm seeing the whole batch."""
     config = ConfigDict({"backbone": "mit_b0", "depth": depth, "modulation": modulation, "drop_path": 0.0,
                          "decoder_features": 16})

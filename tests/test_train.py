@@ -16,7 +16,6 @@ from dattt_jax import train as train_module
 from dattt_jax.checkpoints import CheckpointStore, load_variables, save_variables
 from dattt_jax.convert import torch_name
 from dattt_jax.errors import UserError
-from dattt_jax.models import mit
 from dattt_jax.parallel import parallel_step
 from dattt_jax.signals import StopSignals
 from dattt_jax.train import train
@@ -24,10 +23,7 @@ from dattt_jax.train_log import TrainLog
 from dattt_jax.train_step import create_optimizer
 from input_pipeline.folder_lock import held
 
-
-@pytest.fixture(autouse=True)
-def _tiny_backbone(monkeypatch):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
 @pytest.fixture

@@ -19,14 +19,10 @@ import tiny
 from dattt_jax import parallel
 from dattt_jax.checkpoints import load_variables, save_variables
 from dattt_jax.errors import UserError
-from dattt_jax.models import mit
+
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 CHILD = Path(__file__).parent / "training_child.py"
-
-
-@pytest.fixture(autouse=True)
-def _tiny_backbone(monkeypatch):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
 
 
 @pytest.fixture

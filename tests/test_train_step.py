@@ -12,7 +12,7 @@ import tiny
 from flax import traverse_util
 
 from dattt_jax.augment import train_augment
-from dattt_jax.models import create_model, mit
+from dattt_jax.models import create_model
 from dattt_jax.parallel import AXIS, parallel_step, place
 from dattt_jax.train_step import (
     TrainState,
@@ -21,10 +21,7 @@ from dattt_jax.train_step import (
     create_train_state,
 )
 
-
-@pytest.fixture(autouse=True)
-def _tiny_backbone(monkeypatch):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
 @pytest.mark.parametrize("period", [10, 1])

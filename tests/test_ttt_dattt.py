@@ -13,7 +13,7 @@ from flax import traverse_util
 from dattt_jax.errors import UserError
 from dattt_jax.forward import prepare
 from dattt_jax.inference import Network
-from dattt_jax.models import create_model, mit
+from dattt_jax.models import create_model
 from dattt_jax.pretext import (
     auxiliary_losses,
     cross_entropy,
@@ -30,13 +30,10 @@ from dattt_jax.ttt.objectives.filters import affine_of
 from dattt_jax.ttt.task import Task
 from dattt_jax.variables import variable_shapes
 
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
+
 SIZE = (32, 32)
 HEADS = ("rotation", "reconstruction")
-
-
-@pytest.fixture(autouse=True)
-def _tiny_backbone(monkeypatch):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
 
 
 def make(depth=True, heads=HEADS, drop_path=0.0):

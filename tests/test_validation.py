@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 import tiny
 
-from dattt_jax.models import create_model, mit
+from dattt_jax.models import create_model
 from dattt_jax.validation import Validation, threshold_flow
 
-
-@pytest.fixture(autouse=True)
-def _tiny_backbone(monkeypatch):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
 class Squares:
