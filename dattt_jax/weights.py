@@ -22,7 +22,7 @@ import numpy as np
 from absl import logging
 from flax import traverse_util
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from dattt_jax import checkpoints
 from dattt_jax.errors import UserError
@@ -110,7 +110,8 @@ def save_weights(path: str | Path, variables: Variables, model_config: ml_collec
     with contextlib.ExitStack() as stack:  # files get their names when all of them are written
         temporaries = [stack.enter_context(atomic_path(path)) for path in paths]
         for part, temporary in zip(parts, temporaries, strict=True):
-            save_file(part, temporary, header)
+            # safetensors' own save_file makes a file that only its owner can read.
+            temporary.write_bytes(save(part, header))
     return paths
 
 

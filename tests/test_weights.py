@@ -136,7 +136,9 @@ def test_an_export_in_parts_is_read_from_any_of_them(parts, tmp_path):
     assert sorted((tmp_path / "out").iterdir()) == sorted(paths)
     save_weights(tmp_path / "whole.safetensors", variables, config.model, dtype="bfloat16")
     whole = flat(load_weights(tmp_path / "whole.safetensors"))
+    (tmp_path / "plain").touch()
     for path in (paths[0], paths[-1]):
+        assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # for others to read
         loaded = flat(load_weights(path, config.model))
         assert loaded.keys() == whole.keys()
         assert all(np.array_equal(loaded[name], whole[name]) for name in whole)
