@@ -1,4 +1,6 @@
-"""The CPU forms of convolutions against XLA's plain ones, values and gradients."""
+"""The CPU forms against the plain ones, values and gradients."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,21 +24,59 @@ CASES = {
     "block 4": (ops.block_conv, lambda x, k: plain(x, k, 4, 0), (2, 14, 19, 6), (4, 4, 6, 8)),
     "depthwise": (ops.depthwise_conv3x3, lambda x, k: plain(x, k, 1, 1, groups=6), (2, 7, 9, 6),
                   (3, 3, 1, 6)),
+    "depthwise, blocks and a rest": (ops.depthwise_conv3x3, lambda x, k: plain(x, k, 1, 1, groups=6),
+                                     (2, 35, 5, 6), (3, 3, 1, 6)),
     "depthwise 1×1 map": (ops.depthwise_conv3x3, lambda x, k: plain(x, k, 1, 1, groups=6), (2, 1, 1, 6),
                           (3, 3, 1, 6)),
 }
 
 
+def value_and_grads(f, *arguments):
+    """The sum of an output's sines, and its gradient in every argument."""
+    return jax.jit(jax.value_and_grad(lambda *a: jnp.sum(jnp.sin(f(*a).astype(jnp.float32))),
+                                      tuple(range(len(arguments)))))(*arguments)
+
+
+def assert_close(found, expected, rtol=2e-5, atol=2e-4):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+def normal(*shapes):
+    return [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_plain_convolution(name):
     ours, reference, x_shape, kernel_shape = CASES[name]
-    x = jax.random.normal(jax.random.key(0), x_shape)
-    kernel = jax.random.normal(jax.random.key(1), kernel_shape)
-    weight = jax.random.normal(jax.random.key(2), reference(x, kernel).shape)
+    x, kernel = normal(x_shape, kernel_shape)
+    assert_close(value_and_grads(ours, x, kernel), value_and_grads(reference, x, kernel))
 
-    def value_and_grads(f):
-        return jax.jit(jax.value_and_grad(lambda x, k: jnp.sum(f(x, k) * weight), (0, 1)))(x, kernel)
 
-    for a, b in zip(jax.tree.leaves(value_and_grads(ours)), jax.tree.leaves(value_and_grads(reference)),
-                    strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-4)
+@pytest.mark.parametrize("bias", [None, (3, 6, 4), (2, 1, 1, 6, 4), (1, 1)])
+def test_attention_equals_the_plain_form(bias, monkeypatch):
+    """Over two axes of batches, with three heads, and with biases broadcast in every way."""
+    arguments = normal((2, 5, 6, 3, 8), (2, 5, 4, 3, 8), (2, 5, 4, 3, 8), *([bias] if bias else []))
+    found = value_and_grads(ops.attention, *arguments)
+    monkeypatch.setattr(ops, "_on_cpu", lambda: False)
+    assert "custom_vjp" not in str(jax.make_jaxpr(ops.attention)(*arguments))
+    assert_close(found, value_and_grads(ops.attention, *arguments), atol=1e-5)
+
+
+def test_attention_in_bfloat16_keeps_its_types(monkeypatch):
+    arguments = [x.astype(jnp.bfloat16) for x in normal((2, 6, 3, 8), (2, 4, 3, 8), (2, 4, 3, 8))]
+    found = value_and_grads(ops.attention, *arguments)
+    assert ops.attention(*arguments).dtype == jnp.bfloat16
+    assert {x.dtype for x in found[1]} == {jnp.dtype(jnp.bfloat16)}
+    monkeypatch.setattr(ops, "_on_cpu", lambda: False)
+    expected = value_and_grads(ops.attention, *arguments)
+    assert_close(*(jax.tree.map(lambda x: x.astype(jnp.float32), x) for x in (found, expected)), rtol=0.05,
+                 atol=0.05)
+
+
+def test_layer_norm_equals_the_plain_form(monkeypatch):
+    x, scale, bias = normal((2, 3, 5, 12), (12,), (12,))
+    found = value_and_grads(partial(ops.layer_norm, epsilon=1e-6), 3 * x + 2, scale, bias)
+    monkeypatch.setattr(ops, "_on_cpu", lambda: False)
+    assert_close(found, value_and_grads(partial(ops.layer_norm, epsilon=1e-6), 3 * x + 2, scale, bias),
+                 atol=1e-5)

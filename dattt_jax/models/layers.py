@@ -90,10 +90,7 @@ class LayerNorm(nn.Module):
         """X [..., C] -> [..., C] in `dtype`."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        x = x.astype(jnp.float32)
-        x = x - jnp.mean(x, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-        return (x * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+        return ops.layer_norm(x.astype(jnp.float32), scale, bias, self.epsilon).astype(self.dtype)
 
 
 class BatchNorm(nn.Module):
@@ -160,18 +157,8 @@ class DropPath(nn.Module):
 
 
 def gelu(x: Array) -> Array:
-    """Exact (erf) GELU, as torch's default."""
-    return jax.nn.gelu(x, approximate=False)
+    """Exact (erf) GELU, as torch's default.
 
-
-def attention(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
-    """Softmax attention: q [..., N, heads, d], k and v [..., M, heads, d] -> [..., N, heads, d].
-
-    `bias` broadcasts to the logits [..., heads, N, M]. Softmax in float32, scale 1/sqrt(d).
+    `jax.nn.gelu` goes by erfc, which takes six times as long on a CPU and is no closer to torch.
     """
-    logits = jnp.einsum("...nhd,...mhd->...hnm", q * q.shape[-1] ** -0.5, k,
-                        preferred_element_type=jnp.float32)
-    if bias is not None:
-        logits = logits + bias
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("...hnm,...mhd->...nhd", weights, v)
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from dattt_jax.models.layers import Conv, DropPath, LayerNorm, Linear, attention, gelu
+from dattt_jax.models.layers import Conv, DropPath, LayerNorm, Linear, gelu
+from dattt_jax.models.ops import attention
 
 Array = jax.Array
 Dtype = Any
