@@ -52,7 +52,7 @@ def settings(options):
 
 def variables(config, options):
     weights = state_dict(workload.GOLDEN_NAMES[options.backbone], "alpha+beta")
-    return jax.tree.map(jnp.asarray, from_torch(weights, config.model))
+    return jax.device_put(from_torch(weights, config.model))
 
 
 def problem(config, options):
