@@ -205,6 +205,7 @@ def get_config() -> ConfigDict:
 
     config.export = ConfigDict()  # the weights of config.init as one file or several
     config.export.dtype = "bfloat16"  # of the numbers in it: bfloat16 or float32
+    config.export.mask_bias = 0.0  # added to the mask's logits: above 0 masks grow to what is less sure
     config.export.part_mb = 0.0  # the most a file may take, MB of 10^6 bytes; 0 = one file of any size
 
     config.convert = ConfigDict()

@@ -118,6 +118,9 @@ def save_weights(path: str | Path, variables: Variables, model_config: ml_collec
 def export(config: ml_collections.ConfigDict, workdir: str | Path) -> list[Path]:
     """The mode: the weights of `config.init` as `workdir`/weights.safetensors, the network as it was made.
 
+    `config.export.mask_bias` is added to the bias that the mask's logits end with: another threshold, kept
+    with the weights that it was found for.
+
     Returns:
         The file, or its parts.
 
@@ -126,12 +129,18 @@ def export(config: ml_collections.ConfigDict, workdir: str | Path) -> list[Path]
     """
     if not config.init:
         raise UserError("config.init is empty: name the weights to export")
-    paths = save_weights(Path(workdir) / f"weights{_SUFFIX}", load_weights(config.init),
-                         weights_model_config(config.init), dtype=config.export.dtype,
-                         part_mb=config.export.part_mb)
+    variables = _with_mask_bias(load_weights(config.init), config.export.mask_bias)
+    paths = save_weights(Path(workdir) / f"weights{_SUFFIX}", variables, weights_model_config(config.init),
+                         dtype=config.export.dtype, part_mb=config.export.part_mb)
     logging.info("%s: %.1f MB in %d file(s); use it as config.init with the same config.model", paths[0],
                  sum(path.stat().st_size for path in paths) / 1e6, len(paths))
     return paths
+
+
+def _with_mask_bias(variables: Variables, more: float) -> Variables:
+    flat = traverse_util.flatten_dict(variables)
+    path, = (path for path in flat if path[-2:] == ("linear_pred", "bias") and "depth_head" not in path)
+    return traverse_util.unflatten_dict(flat | {path: flat[path] + np.float32(more)})
 
 
 def _divided(flat: dict[str, np.ndarray], part_mb: float, header_bytes: int) -> list[dict[str, np.ndarray]]:

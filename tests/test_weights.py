@@ -14,7 +14,7 @@ from configs import dattt_synth_b0
 from dattt_jax import pretrained
 from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
-from dattt_jax.models import mit
+from dattt_jax.models import create_model, mit
 from dattt_jax.variables import leaf_shapes, variable_shapes
 from dattt_jax.weights import (
     export,
@@ -49,6 +49,22 @@ def test_every_form_of_the_same_weights_gives_them_back(tiny, tmp_path):
             for name, value in flat(variables).items():
                 np.testing.assert_array_equal(loaded[name], value)
         assert weights_model_config(init).to_dict()["backbone"] == "mit_b0"
+
+
+@pytest.mark.parametrize("depth", [True, False])
+def test_an_exported_mask_bias_moves_the_masks_logits_and_nothing_else(tiny, tmp_path, depth):
+    config, _ = tiny
+    config.model.depth, config.model.modulation = depth, "alpha+beta" if depth else "basic"
+    variables = filled(config.model)
+    save_variables(tmp_path / "folder", variables, config.model)
+    config.init, config.export.dtype, config.export.mask_bias = str(tmp_path / "folder"), "float32", 0.75
+    [path] = export(config, tmp_path / "out")
+    image = np.random.default_rng(0).normal(size=(2, 1, 32, 32, 3)).astype(np.float32)
+    before, after = (create_model(config.model).apply(weights, *image)
+                     for weights in (variables, load_weights(path, config.model)))
+    np.testing.assert_allclose(after["mask"], before["mask"] + 0.75, rtol=0, atol=1e-6)
+    if depth:
+        np.testing.assert_array_equal(after["depth"], before["depth"])
 
 
 def test_bfloat16_halves_the_file_and_rounds_to_the_nearest(tiny, tmp_path):
