@@ -80,3 +80,15 @@ def test_layer_norm_equals_the_plain_form(monkeypatch):
     monkeypatch.setattr(ops, "_on_cpu", lambda: False)
     assert_close(found, value_and_grads(partial(ops.layer_norm, epsilon=1e-6), 3 * x + 2, scale, bias),
                  atol=1e-5)
+
+
+def test_batch_norm_equals_the_plain_form():
+    def plain_form(x, scale, bias):
+        mean, variance = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
+        return (x - mean) / jnp.sqrt(variance + 1e-5) * scale + bias
+
+    x, scale, bias = normal((2, 5, 7, 6), (6,), (6,))
+    found = value_and_grads(lambda *a: ops.batch_norm(*a, 1e-5, None)[0], 3 * x + 2, scale, bias)
+    assert_close(found, value_and_grads(plain_form, 3 * x + 2, scale, bias), atol=1e-5)
+    _, mean, variance = ops.batch_norm(x, scale, bias, 1e-5, None)
+    assert_close((mean, variance), (jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))), atol=1e-6)

@@ -116,24 +116,17 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         x = x.astype(jnp.float32)
-        if train:
-            axes = tuple(range(x.ndim - 1))
-            count = x.size // channels
-            mean = jnp.mean(x, axis=axes)
-            if self.axis_name is not None and not self.is_initializing():
-                mean = jax.lax.pmean(mean, self.axis_name)
-                count = count * jax.lax.axis_size(self.axis_name)
-            variance = jnp.mean(jnp.square(x - mean), axis=axes)
-            if self.axis_name is not None and not self.is_initializing():
-                variance = jax.lax.pmean(variance, self.axis_name)
-            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-                unbiased = variance * (count / max(count - 1, 1))
-                blend = lambda old, new: self.momentum * old + (1 - self.momentum) * new  # noqa: E731
-                running_mean.value = blend(running_mean.value, mean)
-                running_var.value = blend(running_var.value, unbiased)
-        else:
-            mean, variance = running_mean.value, running_var.value
-        y = (x - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
+        if not train:
+            factor = jax.lax.rsqrt(running_var.value + self.epsilon) * scale
+            return ((x - running_mean.value) * factor + bias).astype(self.dtype)
+        axis_name = None if self.is_initializing() else self.axis_name
+        y, mean, variance = ops.batch_norm(x, scale, bias, self.epsilon, axis_name)
+        if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+            count = x.size // channels * (1 if axis_name is None else jax.lax.axis_size(axis_name))
+            unbiased = variance * (count / max(count - 1, 1))
+            blend = lambda old, new: self.momentum * old + (1 - self.momentum) * new  # noqa: E731
+            running_mean.value = blend(running_mean.value, mean)
+            running_var.value = blend(running_var.value, unbiased)
         return y.astype(self.dtype)
 
 
