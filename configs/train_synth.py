@@ -5,7 +5,8 @@
     python main.py --mode=train --config=configs/train_synth.py:128 --workdir=runs/128
     python main.py --mode=train --config=configs/train_synth.py:256 --workdir=runs/256 --config.init=runs/128
     ...                                                        more, scrambled, long, last, varied, farther
-    python main.py --mode=export --config=configs/train_synth.py --config.init=runs/farther --workdir=OUT
+    python main.py --mode=export --config=configs/train_synth.py --config.init=runs/farther --workdir=OUT \
+        --config.export.mask_bias=0.5
 
 `dattt-synth-b1` starts from those of the stage `scrambled`, widened, and goes into files small enough for the
 repository:
