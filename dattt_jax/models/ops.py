@@ -1,10 +1,10 @@
 """Forms of what the network computes, chosen per backend by measurement, equal to the plain ones to rounding.
 
 XLA's CPU backend runs grouped convolutions at below 1 GFLOP/s, the gradients of strided ones at a few percent
-of a matrix product, copies whole maps of attention weights to transpose them, and sums over rows without
-vector instructions. There the same is written as shifted multiply-adds and as matrix products, a sum as a
-product with ones. GPU and TPU have good kernels for the plain forms. `tests/test_ops.py` holds the
-equality tests, `tests/benchmarks/` the timings.
+of a matrix product, copies whole maps of attention weights to transpose them, and sums over rows at a few
+GFLOP/s. There the same is written as shifted multiply-adds and as matrix products, a sum as a product with
+ones. GPU and TPU have good kernels for the plain forms. `tests/test_ops.py` holds the equality tests,
+`tests/benchmarks/` the timings.
 """
 
 from functools import partial
@@ -101,9 +101,9 @@ def _shifted_depthwise_bwd(saved: tuple[Array, Array], g: Array) -> tuple[Array,
 def _kernel_gradient(x: Array, g: Array) -> Array:
     """Nine reductions of x and g, both [B, H, W, C] -> [3, 3, C].
 
-    XLA on the CPU reduces to the last axis at a few GFLOP/s, without vector instructions. Here 16 rows at a
-    time are multiplied and added, all channels side by side, and what is left, H / 16 times as much as one
-    row, is summed by a product with ones: two and a half to seven times as fast.
+    XLA on the CPU reduces to the last axis at a few GFLOP/s. Here 16 rows at a time are multiplied and added,
+    all channels side by side, and what is left, H / 16 times as much as one row, is summed by a product with
+    ones: three to five times as fast on the maps of MiT-b1.
     """
     height, width, channels = x.shape[1:]
     rows = min(_ROWS, height)
@@ -219,7 +219,7 @@ def batch_norm(x: Array, scale: Array, bias: Array, epsilon: float, axis_name: s
                ) -> tuple[Array, Array, Array]:
     """Normalisation by the batch's own statistics, all float32; one form for all backends.
 
-    Its gradient goes over the maps half as often as the derived one, and keeps one of them instead of three.
+    Its gradient goes over the maps less often than the derived one, and needs x alone kept of them.
 
     Args:
         x: [B, h, w, C].
