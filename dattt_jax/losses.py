@@ -32,7 +32,7 @@ def soft_jaccard(logits: Array, target: Array) -> Array:
     """One minus the intersection over union of soft masks (Rahman and Wang, ISVC 2016), mean over images.
 
     What J measures: an object counts the same whatever its size, and the best answer where the network is not
-    sure leans towards the object, where that of cross-entropy does not. Images without object are left out.
+    sure leans towards the object, where that of cross-entropy does not. Images without object cost nothing.
 
     Args:
         logits: float [B, H, W, 1].
