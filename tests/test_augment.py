@@ -13,6 +13,8 @@ from golden import recipe
 
 from dattt_jax import augment
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 _GOLDEN = Path(__file__).parent / "golden"
 PMD = np.load(_GOLDEN / "pmd.npz")
 GEOMETRY = np.load(_GOLDEN / "geometry.npz")

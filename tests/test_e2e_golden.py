@@ -21,6 +21,8 @@ from dattt_jax.metrics.region import jaccard
 from dattt_jax.ttt import Engine, create_strategy
 from dattt_jax.ttt.objectives.depth_consistency import DepthConsistency
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 INPUT_SIZE = (96, 96)
 VIDEOS = (("ant", 3), ("bee", 4))
 

@@ -20,6 +20,7 @@ VARIANTS = [("mit_b1", arch) for arch in ("alpha+beta", "alpha", "beta", "basic"
 VARIANTS.append(("swin_tiny", "alpha+beta"))
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(("backbone", "arch"), VARIANTS)
 @pytest.mark.parametrize("shape", [(1, 3, 512, 512), (2, 3, 192, 256)])
 def test_logits_equal_the_authors(backbone, arch, shape):

@@ -19,6 +19,8 @@ from torch_layout import to_torch
 
 from dattt_jax.train_step import create_optimizer, loss_fn
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 _DEPTH_WEIGHT = 0.1
 _FLIP = 1e-3  # relative change of a gradient norm by a flipped ReLU
 

@@ -18,6 +18,8 @@ from dattt_jax.ttt import Problem, adapt_step, fresh_state
 from dattt_jax.ttt.objectives.depth_consistency import DepthConsistency
 from dattt_jax.ttt.objectives.filters import is_image_encoder
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 SHAPE = (2, 3, 128, 160)
 # Parameters whose gradient is mathematically zero: Adam moves them by rounding noise.
 ZERO_GRADIENT = 1e-12

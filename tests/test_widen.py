@@ -79,7 +79,7 @@ def test_the_seed_decides_the_shares_of_which_two_make_a_weight():
     variables = filled(network())
     first, again, other = (widen(variables, network("mit_b1", 16), seed=seed) for seed in (3, 3, 4))
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    weight, share, changed = (tree["params"]["encoder_image"]["block1_0"]["mlp"]["fc1"]["kernel"]
+    weight, share, changed = (tree["params"]["encoder_image"]["block3_0"]["mlp"]["fc1"]["kernel"]
                               for tree in (variables, first, other))
     for copy in (0, 1):  # of the outputs
         np.testing.assert_allclose(share[::2, copy::2] + share[1::2, copy::2], weight, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The real network with one block per stage: it compiles in seconds."""
+"""The real network with blocks in its two last stages alone: it compiles in seconds."""
 
 import numpy as np
 from flax import traverse_util
@@ -7,7 +7,7 @@ from configs import base
 from dattt_jax.models import mit
 from dattt_jax.variables import variable_shapes
 
-SIZES = mit.MiTSizes((8, 16, 20, 32), (1, 1, 1, 1))
+SIZES = mit.MiTSizes((8, 16, 20, 32), (0, 0, 1, 1))  # two blocks: the last has drop-path
 
 
 def tiny_config():
