@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from dattt_jax.config_checks import check_numbers
 from dattt_jax.device_memory import is_out_of_memory, out_of_memory_line
 from dattt_jax.errors import UserError
-from dattt_jax.host_memory import keep_freed_memory
+from dattt_jax.host_memory import set_up_allocator
 from dattt_jax.log_filter import quiet_libraries
 
 # mode -> module:function; each takes (config, workdir).
@@ -52,7 +52,7 @@ def set_up_jax(cache_dir: str, input_size: tuple[int, int]) -> None:
     """Allocator, and the compilation cache in `config.compile_cache_dir`; '' leaves the cache off."""
     import jax
 
-    keep_freed_memory(input_size)
+    set_up_allocator(input_size)
     if cache_dir:
         folder = Path(cache_dir).expanduser()
         try:

@@ -14,7 +14,7 @@ from golden_model import state_dict  # found where `workload` looks
 from configs import base
 from dattt_jax.augment import train_augment
 from dattt_jax.convert import from_torch
-from dattt_jax.host_memory import keep_freed_memory
+from dattt_jax.host_memory import set_up_allocator
 from dattt_jax.inference import Network
 from dattt_jax.models import create_model, encode
 from dattt_jax.parallel import AXIS, parallel_step, place
@@ -170,7 +170,7 @@ WORK = {"ttt_step": ttt_step, "train_step": train_step, "base_frame": base_frame
 
 def main():
     options = Options.from_command_line()
-    keep_freed_memory((options.size, options.size))
+    set_up_allocator((options.size, options.size))
     work, flops = WORK.get(options.what, video)(options)
     matrix = jax.random.normal(jax.random.key(0), (options.matrix, options.matrix),
                                jnp.bfloat16 if options.bfloat16 else jnp.float32)
