@@ -93,6 +93,14 @@ class Conv(nn.Module):
         return x
 
 
+def decoder_conv(number: int, features: int, dtype: Dtype) -> Conv:
+    """Convolution `number` of MonoDepth2's decoder, which Lite-Mono took over: 3×3, padded by reflection.
+
+    To be called in a module, whose child it becomes.
+    """
+    return Conv(features, 3, reflect=True, dtype=dtype, name=f"decoder_{number}")
+
+
 def instance_norm(x: Array) -> Array:
     """Normalises each channel of each image by its own mean and biased variance; ε = 1e-5.
 

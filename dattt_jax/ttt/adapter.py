@@ -74,7 +74,7 @@ class Adapter:
                  flow: str | FlowMethod | None = None,
                  groups: int = 10, window: int = 8, reset_every: int = 0, policy: str = "off", chunk: int = 1,
                  seed: int = 0) -> None:
-        self._variables = jax.tree.map(jnp.asarray, variables)
+        self._variables = jax.device_put(variables)
         self._strategy = create_strategy(strategy, steps=steps, groups=groups, window=window,
                                          reset_every=reset_every, field="strategy")
         self._takes_flow, self._seed = isinstance(model, DATTT), seed

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from dattt_jax.models.layers import BatchNorm, LayerNorm, Linear, gelu
-from input_pipeline.nets import Conv, Dtype, depthwise_conv, upsample
+from input_pipeline.nets import Conv, Dtype, decoder_conv, depthwise_conv, upsample
 
 Array = jax.Array
 
@@ -214,14 +214,11 @@ class LiteMono(nn.Module):
         x, result = features[2], []
         for number, level in enumerate((2, 1, 0)):
             width = self.sizes.widths[level] // 2
-            x = nn.elu(self._decoder_conv(2 * number, width)(x))
+            x = nn.elu(decoder_conv(2 * number, width, self.dtype)(x))
             x = upsample(x, 2)
             if level > 0:
                 x = jnp.concatenate([x, features[level - 1]], -1)
-            x = nn.elu(self._decoder_conv(2 * number + 1, width)(x))
-            disparity = self._decoder_conv(6 + level, 1)(x).astype(jnp.float32)
+            x = nn.elu(decoder_conv(2 * number + 1, width, self.dtype)(x))
+            disparity = decoder_conv(6 + level, 1, self.dtype)(x).astype(jnp.float32)
             result.insert(0, nn.sigmoid(upsample(disparity, 2)))
         return result
-
-    def _decoder_conv(self, number: int, features: int) -> Conv:
-        return Conv(features, 3, reflect=True, dtype=self.dtype, name=f"decoder_{number}")

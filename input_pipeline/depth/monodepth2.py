@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dattt_jax.models.layers import BatchNorm
-from input_pipeline.nets import Conv, Dtype
+from input_pipeline.nets import Conv, Dtype, decoder_conv
 
 Array = jax.Array
 
@@ -78,15 +78,12 @@ class MonoDepth2(nn.Module):
         features = _Encoder(self.dtype, name="encoder")(((images - 0.45) / 0.225).astype(self.dtype))
         x, result = features[-1], []
         for number, scale in enumerate(reversed(range(len(_DECODER)))):
-            x = nn.elu(self._decoder_conv(2 * number, _DECODER[scale])(x))
+            x = nn.elu(decoder_conv(2 * number, _DECODER[scale], self.dtype)(x))
             x = x.repeat(2, axis=1).repeat(2, axis=2)
             if scale > 0:
                 x = jnp.concatenate([x, features[scale - 1]], -1)
-            x = nn.elu(self._decoder_conv(2 * number + 1, _DECODER[scale])(x))
+            x = nn.elu(decoder_conv(2 * number + 1, _DECODER[scale], self.dtype)(x))
             if scale < _SCALES:
-                disparity = self._decoder_conv(_HEADS_START + scale, 1)(x)
+                disparity = decoder_conv(_HEADS_START + scale, 1, self.dtype)(x)
                 result.insert(0, nn.sigmoid(disparity.astype(jnp.float32)))
         return result
-
-    def _decoder_conv(self, number: int, features: int) -> Conv:
-        return Conv(features, 3, reflect=True, dtype=self.dtype, name=f"decoder_{number}")
