@@ -28,6 +28,7 @@ def get_config(objective: str = "depth") -> ConfigDict:
     # Larger than it was trained at: on held-out synthetic clips of 854×480, shifted in appearance, J was 78.2
     # at 384×384, 78.0 at 320×320 and 74.1 at 448×448 (8 clips, before the bias of 0.5); 76.0 and 73.9 on 16.
     config.input_size = (384, 384)
+    config.upsampling = "guided"
     config.model.backbone = "mit_b0"
     config.model.decoder_features = 128
     config.model.drop_path = 0.0

@@ -42,7 +42,8 @@ NETWORKS = {
 _BASE = "base"
 _SYNTHETIC = ("none", "appearance")  # clips like those of training, and of another appearance
 _DONE = "trained.json"
-_FIELDS = ("seed", "data", "synthetic", "flow", "ttt", "eval", "compare", "train", "input_size", "model")
+_FIELDS = ("seed", "data", "synthetic", "flow", "ttt", "eval", "compare", "train", "input_size", "upsampling",
+           "model")
 
 Result = dict[str, Any]
 

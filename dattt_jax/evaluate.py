@@ -31,7 +31,7 @@ from input_pipeline.eval_videos import EvalEntry
 from input_pipeline.writers import remove_leftovers, write_json
 
 # What a stored result depends on; a folder holds the results of one such setting.
-_SETTINGS = ("seed", "input_size", "init", "model", "ttt", "flow", "data", "eval", "synthetic")
+_SETTINGS = ("seed", "input_size", "upsampling", "init", "model", "ttt", "flow", "data", "eval", "synthetic")
 # Fields that leave the results of a video under a strategy as they are.
 _FREE = {"eval": ("strategies", "corruptions", "temporally_consistent", "devices", "part", "overlays"),
          "ttt": ("strategy", "chunk"), "flow": ("batch_size", "volume_gib")}

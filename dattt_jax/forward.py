@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from dattt_jax import guided
 from dattt_jax.framing import OUTSIDE, Framing
 from dattt_jax.image_ops import normalize, resize_bilinear
 from dattt_jax.models import DATTT
@@ -12,6 +13,8 @@ from dattt_jax.variables import Variables
 
 Array = jax.Array
 Size = tuple[int, int]
+
+UPSAMPLINGS = ("bilinear", "guided")  # of the mask to the frame
 
 
 def prepare(image: Array, input_size: Size, framing: Framing | None = None) -> Array:
@@ -35,7 +38,8 @@ def encode_flow(model: DATTT, variables: Variables, flow: Array, input_size: Siz
 
 
 def predict_probability(model: DATTT, variables: Variables, image: Array, flow_features: Features,
-                        input_size: Size, framing: Framing | None = None) -> Array:
+                        input_size: Size, framing: Framing | None = None, *,
+                        upsampling: str = "bilinear") -> Array:
     """Probability of the primary moving object at the frames' own size, in evaluation mode.
 
     Args:
@@ -46,19 +50,27 @@ def predict_probability(model: DATTT, variables: Variables, image: Array, flow_f
             logits of several the mean is taken.
         input_size: (height, width) the network sees.
         framing: where the frames are in `image`, if they are padded.
+        upsampling: one of `UPSAMPLINGS`: bilinear, of the logits, then the sigmoid (authors' code); or
+            guided, of the sigmoid, by the frames' colours (`dattt_jax.guided`).
 
     Returns:
-        float32 [B, H, W]: the logits resized bilinearly to the frames' size, then the sigmoid; `OUTSIDE`
-        where there is padding.
+        float32 [B, H, W]; `OUTSIDE` where there is padding.
     """
-    image_features = model.apply(variables, prepare(image, input_size, framing), method=model.encode_image)
+    network_input = prepare(image, input_size, framing)
+    image_features = model.apply(variables, network_input, method=model.encode_image)
     flows = flow_features[0].shape[0] // image.shape[0]
     logits = model.apply(variables, repeat(image_features, flows), flow_features, method=model.mask_logits)
     logits = jnp.mean(logits.reshape(-1, flows, *logits.shape[1:]), axis=1)
-    if framing is None:
-        return jax.nn.sigmoid(resize_bilinear(logits, image.shape[1:3])[..., 0])
-    probability = jax.nn.sigmoid(framing.resize_to_frame(logits)[..., 0])
-    return jnp.where(framing.inside(), probability, OUTSIDE)
+
+    def to_frame(maps: Array) -> Array:
+        return framing.resize_to_frame(maps) if framing else resize_bilinear(maps, image.shape[1:3])
+
+    if upsampling == "guided":
+        functions = guided.linear_functions(network_input, jax.nn.sigmoid(logits[..., 0]))
+        probability = guided.apply_functions(to_frame(functions), normalize(image))
+    else:
+        probability = jax.nn.sigmoid(to_frame(logits)[..., 0])
+    return jnp.where(framing.inside(), probability, OUTSIDE) if framing else probability
 
 
 def repeat(features: Features, count: int) -> Features:

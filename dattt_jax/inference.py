@@ -46,11 +46,12 @@ def loss_values(losses: np.ndarray) -> list[float | None]:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network with its weights, ready for videos."""
+    """A network with its weights, ready for videos; `upsampling` as of `forward.predict_probability`."""
 
     model: DATTT
     variables: Variables
     input_size: Size
+    upsampling: str = "bilinear"
 
     def engine(self, ttt: ConfigDict, *, adapts: bool, per_step: bool = False) -> Engine:
         """The engine of `config.ttt` for this network.
@@ -72,7 +73,7 @@ class Network:
 
     def problem(self, ttt: ConfigDict, *, adapts: bool) -> Problem:
         """What `config.ttt` adapts; arguments and errors as of `engine`."""
-        task = Task(self.model, self.input_size, ttt.batch_size, ttt.bn_prior)
+        task = Task(self.model, self.input_size, ttt.batch_size, ttt.bn_prior, self.upsampling)
         objective = create_objective(ttt.objective, task)
         if adapts:
             task.check_heads(objective, ttt.objective)
@@ -96,4 +97,4 @@ def load_network(config: ConfigDict) -> Network:
                         "--config=configs/dattt_synth_b0.py")
     # Not `jnp.asarray`, which compiles a copy for each shape: most of a second.
     variables = jax.device_put(load_weights(config.init, config.model))
-    return Network(model, variables, tuple(config.input_size))
+    return Network(model, variables, tuple(config.input_size), config.upsampling)

@@ -64,6 +64,7 @@ def live(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     budget = StepBudget(config.live.budget_ms / 1000, strategy.steps)
     settings = {
         "source": config.live.source, "init": str(config.init), "input_size": list(config.input_size),
+        "upsampling": config.upsampling,
         "objective": config.ttt.objective, "strategy": config.ttt.strategy, "steps": strategy.steps,
         "budget_ms": config.live.budget_ms, "flow": config.flow.method, "seed": config.seed,
         "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}", "jax": jax.__version__,

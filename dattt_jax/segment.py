@@ -84,6 +84,7 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         "input": clip_path(config), "finished": True, "frames": len(losses),
         "frame_size": list(video.frame_size), "fps": video.fps, "init": str(config.init),
         "adapted": str(config.segment.adapted), "input_size": list(config.input_size),
+        "upsampling": config.upsampling,
         "objective": config.ttt.objective, "strategy": config.ttt.strategy, "steps": strategy.steps,
         "skipped_steps": sum(record.skipped for record in saved.records.values()),
         "adaptation": summarize(network.policy(config.ttt), list(reports.values()), strategy.steps),

@@ -91,7 +91,8 @@ def run_settings(config: ConfigDict, video: Video, flow: FlowMethod | RenderingS
     return {"segment.input": [clip, os.stat(clip).st_mtime_ns, len(video), *video.frame_size],
             "segment.save_probability": config.segment.save_probability,
             "flow": [flow.identity, config.flow.last_frame], "ttt": config.ttt.to_dict() | {"chunk": 0},
-            "model": config.model.to_dict(), "input_size": list(config.input_size), "seed": config.seed}
+            "model": config.model.to_dict(), "input_size": list(config.input_size),
+            "upsampling": config.upsampling, "seed": config.seed}
 
 
 class SavedRun:

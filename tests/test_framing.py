@@ -8,7 +8,7 @@ import tiny
 
 from dattt_jax import framing
 from dattt_jax.augment import ttt_views
-from dattt_jax.forward import encode_flow, predict_probability, prepare
+from dattt_jax.forward import UPSAMPLINGS, encode_flow, predict_probability, prepare
 from dattt_jax.framing import OUTSIDE, Buckets, framing_of
 from dattt_jax.inference import Network
 from dattt_jax.models import create_model
@@ -37,8 +37,9 @@ def packed_frame(size):
     return jax.tree.map(lambda x: x[0], packed), unpack
 
 
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
 @pytest.mark.parametrize("size", SIZES)
-def test_input_crops_and_probability_equal_the_plain_form(size):
+def test_input_crops_and_probability_equal_the_plain_form(size, upsampling):
     config = tiny.tiny_config().model
     model, variables = create_model(config), tiny.filled(config)
     plain = jax.tree.map(lambda x: x[0], frames(size))
@@ -51,7 +52,8 @@ def test_input_crops_and_probability_equal_the_plain_form(size):
         features = encode_flow(model, variables, flow[None], INPUT, framing)
         return (prepare(image[None], INPUT, framing),
                 ttt_views(key, image, 3, INPUT, framing and framing.size),
-                predict_probability(model, variables, image[None], features, INPUT, framing))
+                predict_probability(model, variables, image[None], features, INPUT, framing,
+                                    upsampling=upsampling))
 
     expected = all_of(variables, plain["image"], plain["flow"], None)
     found = all_of(variables, frame["image"], frame["flow"], frame["framing"])

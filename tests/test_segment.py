@@ -15,7 +15,7 @@ from PIL import Image
 from configs import demo
 from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
-from dattt_jax.forward import encode_flow, predict_probability
+from dattt_jax.forward import UPSAMPLINGS, encode_flow, predict_probability
 from dattt_jax.inference import load_network, to_mask
 from dattt_jax.segment import segment
 from input_pipeline.flow import create_flow, flow_renderings
@@ -121,8 +121,10 @@ def test_masks_that_were_there_before_the_first_run_stay(config, clip, tmp_path)
     assert (tmp_path / "masks" / "drawn.png").exists()
 
 
-def test_base_is_the_network_applied_to_each_frame(config, clip, tmp_path):
-    run(config, clip, tmp_path, **{"ttt.strategy": "base"})
+@pytest.mark.parametrize("upsampling", UPSAMPLINGS)
+def test_base_is_the_network_applied_to_each_frame(config, clip, tmp_path, upsampling):
+    summary = run(config, clip, tmp_path, **{"ttt.strategy": "base", "upsampling": upsampling})
+    assert summary["upsampling"] == upsampling
     network = load_network(config)
     pairs = list(flow_renderings(moving_square(), create_flow("dis"), "repeat"))
     image, flow = (np.stack(x) for x in zip(*pairs, strict=True))
@@ -130,7 +132,8 @@ def test_base_is_the_network_applied_to_each_frame(config, clip, tmp_path):
     @jax.jit
     def predict(variables, image, flow):
         features = encode_flow(network.model, variables, flow, network.input_size)
-        return predict_probability(network.model, variables, image, features, network.input_size)
+        return predict_probability(network.model, variables, image, features, network.input_size,
+                                   upsampling=upsampling)
 
     expected = to_mask(np.asarray(predict(network.variables, image, flow)), "any")
     for mask, reference in zip(masks(tmp_path).values(), expected, strict=True):
@@ -185,6 +188,7 @@ def test_one_frame_is_refused(config, tmp_path):
     ({"init": ""}, "config.init is empty"),
     ({"init": "nowhere"}, "nowhere does not exist"),
     ({"ttt.strategy": "fast"}, "config.ttt.strategy: 'fast' is not one of"),
+    ({"upsampling": "bicubic"}, "config.upsampling='bicubic' is not one of bilinear, guided"),
     ({"flow.method": "raft"}, "raft"),
     ({"model.backbone": "mit_b1"}, "made with backbone mit_b0, config.model.backbone is mit_b1"),
 ])

@@ -55,6 +55,7 @@ class Adapter:
         learning_rate: of Adam.
         input_size: DATTT: (height, width) the network sees.
         batch_size: DATTT: crops per step.
+        upsampling: DATTT: of the mask to the frame, as `config.upsampling`.
         flow: DATTT: by which frames are given their flow, a name as of `create_flow` or a method itself; None
             where they come with it.
         groups: of the grouped strategies.
@@ -71,8 +72,8 @@ class Adapter:
     def __init__(self, model: DATTT | Apply, variables: Variables, *, objective: str | Any = "depth",
                  strategy: str = "mwi", trainable: Callable[[Path], bool] | None = None, steps: int = 10,
                  learning_rate: float = 1e-5, input_size: tuple[int, int] = (512, 512), batch_size: int = 8,
-                 flow: str | FlowMethod | None = None,
-                 groups: int = 10, window: int = 8, reset_every: int = 0, policy: str = "off", chunk: int = 1,
+                 upsampling: str = "bilinear", flow: str | FlowMethod | None = None, groups: int = 10,
+                 window: int = 8, reset_every: int = 0, policy: str = "off", chunk: int = 1,
                  seed: int = 0) -> None:
         self._variables = jax.device_put(variables)
         self._strategy = create_strategy(strategy, steps=steps, groups=groups, window=window,
@@ -82,7 +83,8 @@ class Adapter:
             raise UserError("flow is for DATTT: give another network what its function takes")
         self._flow = create_flow(flow) if isinstance(flow, str) else flow
         if self._takes_flow:
-            problem = _dattt_problem(model, objective, input_size, batch_size, learning_rate, trainable)
+            problem = _dattt_problem(model, objective, input_size, batch_size, upsampling, learning_rate,
+                                     trainable)
         else:
             problem = _network_problem(model, objective, learning_rate, trainable)
         self._engine = Engine(problem, chunk=chunk, policy=create_policy(policy))
@@ -175,10 +177,11 @@ class _Reader:
 
 
 def _dattt_problem(model: DATTT, objective: str | Any, input_size: tuple[int, int], batch_size: int,
-                   learning_rate: float, trainable: Callable[[Path], bool] | None) -> Problem:
+                   upsampling: str, learning_rate: float, trainable: Callable[[Path], bool] | None
+                   ) -> Problem:
     from dattt_jax.ttt.task import Task  # DATTT's own; other networks do without
 
-    task = Task(model, tuple(input_size), batch_size)
+    task = Task(model, tuple(input_size), batch_size, upsampling=upsampling)
     if isinstance(objective, str):
         name, objective = objective, create_objective(objective, task, "objective")
         task.check_heads(objective, name)

@@ -11,7 +11,14 @@ from flax import traverse_util
 from dattt_jax import pretext
 from dattt_jax.augment import apply_photometric, draw_photometric, ttt_views
 from dattt_jax.errors import UserError
-from dattt_jax.forward import depth_of_views, encode_flow, predict_probability, prepare, repeat
+from dattt_jax.forward import (
+    UPSAMPLINGS,
+    depth_of_views,
+    encode_flow,
+    predict_probability,
+    prepare,
+    repeat,
+)
 from dattt_jax.framing import Buckets, Framing
 from dattt_jax.image_ops import normalize
 from dattt_jax.models import DATTT
@@ -37,12 +44,19 @@ class Task:
         input_size: (height, width) of crops and of the network's input.
         batch_size: crops per step.
         bn_prior: N of BN adaptation.
+        upsampling: of the mask, see `forward.predict_probability`.
     """
 
     model: DATTT
     input_size: Size
     batch_size: int
     bn_prior: float = 16.0
+    upsampling: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        """Raises a UserError where there is no such upsampling."""
+        if self.upsampling not in UPSAMPLINGS:
+            raise UserError(f"config.upsampling={self.upsampling!r} is not one of {', '.join(UPSAMPLINGS)}")
 
     def views(self, key: Array, frame: Frame) -> Array:
         """Two photometric views of the same crops, normalised: [2, B, h, w, 3]."""
@@ -122,7 +136,7 @@ class Task:
         """Adapting this network with Adam without weight decay; `trainable` as of `Problem`."""
         def predict(variables: Variables, frame: Frame, flow_features: Features) -> Array:
             return predict_probability(self.model, variables, frame["image"][None], flow_features,
-                                       self.input_size, _framing(frame))[0]
+                                       self.input_size, _framing(frame), upsampling=self.upsampling)[0]
 
         return Problem(objective=objective, context=self._flow_features, predict=predict,
                        optimizer=optax.adam(learning_rate), trainable=trainable, view=self.view,
