@@ -48,6 +48,15 @@ def apply_functions(functions: Array, image: Array) -> Array:
     return jnp.clip(jnp.sum(functions[..., :3] * image, axis=-1) + functions[..., 3], 0.0, 1.0)
 
 
+def refine(image: Array, probability: Array) -> Array:
+    """The functions applied to the colours on the logits' own grid; arguments as of `linear_functions`.
+
+    Returns:
+        float32 [B, ceil(H/4), ceil(W/4)] in 0..1.
+    """
+    return apply_functions(linear_functions(image, probability), _block_means(image, *probability.shape[1:]))
+
+
 def _block_means(image: Array, height: int, width: int) -> Array:
     """Means over blocks of 4×4 pixels; where the last block is cut, its last pixel is repeated."""
     rest = [(0, size * _STRIDE - side) for size, side in zip((height, width), image.shape[1:3], strict=True)]

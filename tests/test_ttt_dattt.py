@@ -10,6 +10,7 @@ import pytest
 import tiny
 from flax import traverse_util
 
+from dattt_jax import guided
 from dattt_jax.errors import UserError
 from dattt_jax.forward import prepare
 from dattt_jax.inference import Network
@@ -219,6 +220,11 @@ def test_self_training_is_taught_by_all_flows_and_sees_one():
     alone = [task.mask_logits(variables, one | {"flow": flow})[0] for flow in several["flow"]]
     label = objective.label(variables, several)
     np.testing.assert_allclose(label, np.mean(alone, axis=0), rtol=1e-4, atol=1e-5)
+    guided_task = Task(model, SIZE, 2, upsampling="guided")
+    guided_label = create_objective("self_training", guided_task).label(variables, several)
+    refined = guided.refine(prepare(several["image"][None], SIZE), jax.nn.sigmoid(label[None, ..., 0]))[0]
+    np.testing.assert_allclose(jax.nn.sigmoid(guided_label[..., 0]), refined, atol=1e-5)
+    assert np.std(refined - jax.nn.sigmoid(label[..., 0])) > 3e-4
     chosen = set()
     for seed in range(6):
         view, target = objective.sample(several | {"label": label}, np.int32(0), jax.random.key(seed))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from dattt_jax import pretext
+from dattt_jax import guided, pretext
 from dattt_jax.augment import apply_photometric, draw_photometric, ttt_views
 from dattt_jax.errors import UserError
 from dattt_jax.forward import (
@@ -28,6 +28,8 @@ from dattt_jax.ttt.objectives import Array, Frame, Objective, Path, Variables
 from dattt_jax.ttt.steps import Problem
 
 Size = tuple[int, int]
+
+_LEAST = 1e-4  # probability, where a logit is taken of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +90,14 @@ class Task:
     def mask_logits(self, variables: Variables, frame: Frame) -> Array:
         """Mask logits [N, h/4, w/4, 1] of the plain frame's N flows, in evaluation mode."""
         return self.model.apply(variables, *self._features(variables, frame), method=self.model.mask_logits)
+
+    def refined(self, frame: Frame, logits: Array) -> Array:
+        """Mask logits [h/4, w/4, 1] of the frame with its own edges, where masks are upsampled so."""
+        if self.upsampling != "guided":
+            return logits
+        image = prepare(frame["image"][None], self.input_size, _framing(frame))
+        probability = guided.refine(image, jax.nn.sigmoid(logits[None, ..., 0]))[0, ..., None]
+        return jax.scipy.special.logit(jnp.clip(probability, _LEAST, 1 - _LEAST))
 
     def train_mode_mask_logits(self, variables: Variables, frame: Frame) -> Array:
         """Mask logits [N, h/4, w/4, 1] of the plain frame's N flows, BatchNorm with their own statistics."""

@@ -1,10 +1,11 @@
 """Self-training: what the unadapted network makes of all flows of a frame teaches it to see it in any one.
 
-The source network predicts the frame from all its flows. Where that is sure, it is the target of the adapted
-network on a disturbed view of the frame with one of the flows, drawn at random. A flow that shows nothing,
-since the object stands still, has to be made up for by the object's appearance, which the image encoder
-learns over the video. The target never moves: a teacher that learned along would drift to an empty mask on
-real video. Object and background count alike, however small the object is.
+The source network predicts the frame from all its flows, with the frame's own edges where masks are upsampled
+so. Where that is sure, it is the target of the adapted network on a disturbed view of the frame with one of
+the flows, drawn at random. A flow that shows nothing, since the object stands still, has to be made up for by
+the object's appearance, which the image encoder learns over the video. The target never moves: a teacher that
+learned along would drift to an empty mask on real video. Object and background count alike, however small the
+object is.
 
 Pseudo-labels: Lee, "Pseudo-Label", ICML workshop 2013; a weakly disturbed view that teaches a strongly
 disturbed one: Sohn et al., "FixMatch", NeurIPS 2020.
@@ -54,18 +55,20 @@ class SelfTraining(Objective):
     Attributes:
         logits: (variables, frame) -> mask logits [N, …], one map per flow of the frame.
         disturb: (key, frame) -> the frame as another camera might have seen it, with one of its flows.
+        refine: (frame, mask logits of the source) -> those that teach.
     """
 
     logits: Callable[[Variables, Frame], Array]
     disturb: Callable[[Array, Frame], Frame]
+    refine: Callable[[Frame, Array], Array] = lambda frame, logits: logits
 
     def trainable(self, path: Path) -> bool:
         """The image encoder, as in the paper."""
         return is_image_encoder(path)
 
     def label(self, source: Variables, frame: Frame) -> Array:
-        """Mean logits over the frame's flows."""
-        return jnp.mean(self.logits(source, frame), axis=0)
+        """Mean logits over the frame's flows, refined."""
+        return self.refine(frame, jnp.mean(self.logits(source, frame), axis=0))
 
     def sample(self, frame: Frame, step: Array, key: Array) -> tuple[Frame, Array]:
         """The disturbed frame, and the label."""
@@ -87,4 +90,4 @@ def self_training(task: "Task") -> SelfTraining:
         flow = flows[jax.random.randint(flow_key, (), 0, flows.shape[0])]
         return task.view(frame, view_key) | {"flow": flow}
 
-    return SelfTraining(task.mask_logits, disturb)
+    return SelfTraining(task.mask_logits, disturb, task.refined)
