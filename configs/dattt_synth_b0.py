@@ -25,8 +25,8 @@ def get_config(objective: str = "depth") -> ConfigDict:
     config = base.get_config()
     config.ttt.objective, config.ttt.learning_rate = objective, _LEARNING_RATES[objective]
     config.init = "dattt-synth-b0"
-    # Larger than it was trained at: on held-out synthetic clips of 854×480, shifted in appearance, J was 78.2
-    # at 384×384, 78.0 at 320×320 and 74.1 at 448×448 (8 clips, before the bias of 0.5); 76.0 and 73.9 on 16.
+    # Larger than it was trained at: on held-out synthetic clips of 854×480, shifted in appearance, J was 76.0
+    # at 384×384 and 73.9 at 320×320 (16 clips, weights of the stage `farther`).
     config.input_size = (384, 384)
     config.upsampling = "guided"
     config.model.backbone = "mit_b0"
