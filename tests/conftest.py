@@ -44,6 +44,18 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def tiny_backbone(monkeypatch):
     """'mit_b0' has the sizes of `tiny`."""
+    _shrink(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def tiny_backbones():
+    """The same for a whole file."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _shrink(monkeypatch)
+        yield
+
+
+def _shrink(monkeypatch):
     import tiny
 
     from dattt_jax.models import mit

@@ -26,7 +26,7 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def real_config(config, tmp_path_factory):
+def real_config(config, tmp_path_factory, tiny_backbones):
     """With a real network of random weights."""
     config = config.copy_and_resolve_references()
     config.input_size = (32, 32)

@@ -37,7 +37,7 @@ def moving_square():
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def config(tmp_path_factory, tiny_backbones):
     config = demo.get_config()
     config.input_size = (32, 32)
     config.model.decoder_features = 8
