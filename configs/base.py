@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # integer; every random choice of a run derives from it
     config.input_size = (512, 512)  # (height, width) in pixels the network sees (section 4.1)
     # How the mask gets to the frame's size: bilinear (authors' code), or guided by the frame's colours, which
-    # moves its edges to those of the frame (ours, see dattt_jax/guided.py; training's validation is bilinear)
+    # moves its edges to the frame's (not in the paper, see dattt_jax/guided.py); validation is bilinear
     config.upsampling = "bilinear"
     # Weights to start from: a folder made by --mode=train or --mode=convert, a file made by --mode=export, or
     # the weights in the box, dattt-synth-b0 or -b1 (with configs/dattt_synth_b0.py or _b1.py); '' = random

@@ -33,7 +33,7 @@ def get_config(objective: str = "depth") -> ConfigDict:
     config.model.decoder_features = 128
     config.model.drop_path = 0.0
     config.flow.stabilized = True
-    # Chosen on such clips with the weights before these, whose training had gaps of 2 instead of 3.
+    # Chosen on such clips with the weights of the stage `varied`, whose training had gaps of 2 instead of 3.
     config.flow.gaps = (1, -1, 3, -3)
     config.ttt.batch_size = 4
     config.synthetic.size = (480, 854)

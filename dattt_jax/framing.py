@@ -21,7 +21,7 @@ Size = tuple[int, int]
 Batch = dict[str, Any]
 
 _BUCKET = 256  # 854×480 and 848×480 become 1024×512; most sizes of a data set fall into one or two
-_STRIDE = 4  # of the network's logits
+STRIDE = 4  # of the network's logits
 
 OUTSIDE = -1.0  # the probability where a padded frame has no pixel
 
@@ -93,7 +93,7 @@ class Buckets:
 def framing_of(size: Size, input_size: Size) -> Framing:
     """The framing of frames of `size` padded to their bucket, NumPy arrays."""
     def to_frame(side: int, input_side: int) -> Taps:
-        taps = resize_taps(side, -(-input_side // _STRIDE))
+        taps = resize_taps(side, -(-input_side // STRIDE))
         return tuple(np.pad(x, ((0, -side % _BUCKET), (0, 0))) for x in taps)
 
     sides = list(zip(size, input_size, strict=True))

@@ -1,4 +1,4 @@
-"""Guided upsampling: the mask's edges where the frame has them. Ours; the paper upsamples bilinearly.
+"""Guided upsampling: the mask's edges where the frame has them. The paper upsamples bilinearly.
 
 In each window of 5×5 logits the probability is fitted by a linear function of the colours there. The means of
 the functions that cover a place, upsampled to the frame, are applied to the frame's own colours.
@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dattt_jax.framing import STRIDE
+
 Array = jax.Array
 
 # Chosen on held-out synthetic clips, where radius 3 gives 0.7 J more and 0.7 F less.
 _RADIUS = 2  # of a window, in places of the logits
 _EPSILON = 2e-3  # added to the variance of normalised colours: below it, windows count as of one colour
-_STRIDE = 4  # pixels of the network's input per place of the logits
 
 
 def linear_functions(image: Array, probability: Array) -> Array:
@@ -59,9 +60,9 @@ def refine(image: Array, probability: Array) -> Array:
 
 def _block_means(image: Array, height: int, width: int) -> Array:
     """Means over blocks of 4×4 pixels; where the last block is cut, its last pixel is repeated."""
-    rest = [(0, size * _STRIDE - side) for size, side in zip((height, width), image.shape[1:3], strict=True)]
+    rest = [(0, size * STRIDE - side) for size, side in zip((height, width), image.shape[1:3], strict=True)]
     image = jnp.pad(image, ((0, 0), *rest, (0, 0)), mode="edge")
-    return image.reshape(-1, height, _STRIDE, width, _STRIDE, image.shape[-1]).mean((2, 4))
+    return image.reshape(-1, height, STRIDE, width, STRIDE, image.shape[-1]).mean((2, 4))
 
 
 def _window_means(x: Array) -> Array:

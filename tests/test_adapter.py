@@ -14,7 +14,7 @@ from video_trees import moving_frames
 
 from dattt_jax.errors import UserError
 from dattt_jax.inference import Network
-from dattt_jax.models import create_model, mit
+from dattt_jax.models import create_model
 from dattt_jax.ttt import STRATEGIES, Adapter, create_strategy
 from dattt_jax.ttt.objectives.filters import affine_of
 from input_pipeline.flow import create_flow, flow_renderings
@@ -172,8 +172,7 @@ def test_several_passes_need_a_sequence(unrelated):
 
 
 @pytest.fixture
-def dattt(monkeypatch):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+def dattt(tiny_backbone):
     config = tiny.tiny_config()
     config.ttt.objective = "bn"  # no gradient: compiled in a moment
     return config, Network(create_model(config.model), tiny.filled(config.model), (32, 32))

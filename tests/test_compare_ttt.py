@@ -11,7 +11,6 @@ from configs import compare_ttt
 from dattt_jax.checkpoints import load_variables, save_variables
 from dattt_jax.compare_ttt import NETWORKS, compare, format_table, start_weights
 from dattt_jax.errors import UserError
-from dattt_jax.models import mit
 from dattt_jax.ttt import STRATEGIES, create_objective
 from dattt_jax.ttt.task import Task
 
@@ -48,8 +47,7 @@ def test_the_table():
         "none   depth    depth      mwi       50.00 ± 1.25  -0.50 ± 0.00  50.00 ± 1.25  +2.00 ± 0.00"]
 
 
-def test_a_comparison_to_the_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+def test_a_comparison_to_the_table(tmp_path, monkeypatch, tiny_backbone, capsys):
     config = tiny_config()
     # As training leaves it; compiling a training step would take longer than all the rest.
     model = config.model.copy_and_resolve_references()
@@ -83,8 +81,7 @@ def test_a_comparison_to_the_table(tmp_path, monkeypatch, capsys):
         compare(config, tmp_path)
 
 
-def test_a_network_starts_from_what_it_shares_with_the_given_weights(tmp_path, monkeypatch):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+def test_a_network_starts_from_what_it_shares_with_the_given_weights(tmp_path, monkeypatch, tiny_backbone):
     config = tiny_config()
     given = tiny.filled(config.model)
     save_variables(tmp_path / "given", given, config.model)
@@ -103,8 +100,7 @@ def test_a_network_starts_from_what_it_shares_with_the_given_weights(tmp_path, m
     assert start_weights(config, own, tmp_path / "random") == ""
 
 
-def test_what_is_compared_was_trained_here(tmp_path, monkeypatch):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+def test_what_is_compared_was_trained_here(tmp_path, monkeypatch, tiny_backbone):
     config = tiny_config()
     config.model.update(NETWORKS["baseline"])
     save_variables(tmp_path / "given", tiny.filled(config.model), config.model)

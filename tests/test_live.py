@@ -18,7 +18,6 @@ from video_trees import moving_frames
 from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
 from dattt_jax.live import live
-from dattt_jax.models import mit
 from dattt_jax.segment import segment
 from dattt_jax.ttt import Engine, Problem, create_strategy
 from dattt_jax.ttt.budget import StepBudget
@@ -114,8 +113,7 @@ def test_the_number_of_steps_compiles_nothing():
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+def config(tmp_path, tiny_backbone):
     config = tiny.tiny_config()
     config.ttt.update({"objective": "bn", "steps": 2, "learning_rate": 0.05})
     config.segment.overlay = False

@@ -9,7 +9,7 @@ import numpy as np
 import tiny
 
 from dattt_jax.inference import Network
-from dattt_jax.models import create_model, mit
+from dattt_jax.models import create_model
 from dattt_jax.ttt import OBJECTIVES, create_strategy
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -33,9 +33,8 @@ class Video:
                 for name in ("image", "flow")}
 
 
-def test_a_file_and_a_line_are_enough(tmp_path, monkeypatch):
+def test_a_file_and_a_line_are_enough(tmp_path, monkeypatch, tiny_backbone):
     [example] = re.findall(r"```python\n(.*?)```", README, re.S)
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
     (tmp_path / "example_entropy.py").write_text(IMPORTS + example)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(OBJECTIVES, "entropy", "example_entropy:Entropy")

@@ -18,7 +18,6 @@ from dattt_jax import segment as segment_module
 from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
 from dattt_jax.inference import Network
-from dattt_jax.models import mit
 from dattt_jax.segment_progress import pairs_from
 from input_pipeline.flow import create_flow, flow_renderings
 
@@ -27,7 +26,7 @@ CHILD = Path(__file__).parent / "segment_child.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _tiny_backbone_compiled_once():
+def _tiny_backbone_compiled_once(tiny_backbones):
     """Runs share their engines: what each compiles is the same."""
     engines = {}
 
@@ -38,7 +37,6 @@ def _tiny_backbone_compiled_once():
         return engines[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
         patch.setattr(Network, "engine", engine)
         yield
 

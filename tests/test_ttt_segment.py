@@ -9,13 +9,11 @@ from PIL import Image
 
 from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
-from dattt_jax.models import mit
 from dattt_jax.segment import segment
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+def config(tmp_path, tiny_backbone):
     config = tiny.tiny_config()
     config.ttt.update({"objective": "bn", "strategy": "window", "steps": 2, "policy": "watch"})
     config.segment.overlay = False

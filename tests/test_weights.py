@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from flax import traverse_util
 from safetensors.numpy import save_file
-from tiny import SIZES, filled, tiny_config
+from tiny import filled, tiny_config
 
 from configs import dattt_synth_b0
 from dattt_jax import pretrained
 from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
-from dattt_jax.models import create_model, mit
+from dattt_jax.models import create_model
 from dattt_jax.variables import leaf_shapes, variable_shapes
 from dattt_jax.weights import (
     export,
@@ -26,8 +26,7 @@ from dattt_jax.weights import (
 
 
 @pytest.fixture
-def tiny(monkeypatch):
-    monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", SIZES)
+def tiny(tiny_backbone):
     config = tiny_config()
     return config, filled(config.model)
 
