@@ -29,6 +29,7 @@ def get_config(objective: str = "depth") -> ConfigDict:
     # at 384×384 and 73.9 at 320×320 (16 clips, weights of the stage `farther`).
     config.input_size = (384, 384)
     config.upsampling = "guided"
+    config.propagation = 0.93
     config.model.backbone = "mit_b0"
     config.model.decoder_features = 128
     config.model.drop_path = 0.0

@@ -21,7 +21,7 @@ from dattt_jax.eval_data import data_name, eval_entries
 from dattt_jax.eval_results import collect
 from dattt_jax.eval_robustness import parse_sweep
 from dattt_jax.eval_run import VideoRunner
-from dattt_jax.inference import load_network
+from dattt_jax.inference import Network, load_network
 from dattt_jax.metrics.protocols import get_protocol
 from dattt_jax.progress import Progress
 from dattt_jax.run_settings import claim_folder
@@ -43,7 +43,7 @@ _BASE = "base"
 _SYNTHETIC = ("none", "appearance")  # clips like those of training, and of another appearance
 _DONE = "trained.json"
 _FIELDS = ("seed", "data", "synthetic", "flow", "ttt", "eval", "compare", "train", "input_size", "upsampling",
-           "model")
+           "propagation", "model")
 
 Result = dict[str, Any]
 
@@ -77,12 +77,12 @@ def compare(config: ConfigDict, workdir: str | Path) -> list[Result]:
     found = {}
     with Progress("compare", total, unit="evaluation") as progress:
         for network, objective, rate in settings.objectives:
-            engine, variables = _engine(config, workdir, network, objective, rate)
+            engine, loaded = _engine(config, workdir, network, objective, rate)
             for shift in shifts:
                 for seed in settings.seeds:
                     found[shift, network, objective, seed] = _evaluate(
                         config, workdir / "runs" / _folder(shift, network, objective) / str(seed), names,
-                        engine, variables, shift, seed)
+                        engine, loaded, shift, seed)
                     progress.update(1)
     table = [line for shift in shifts for line in _lines(settings, found, shift)]
     write_json(workdir / "table.json", table)
@@ -152,14 +152,14 @@ def start_weights(config: ConfigDict, own: ConfigDict, folder: Path) -> str:
 
 
 def _engine(config: ConfigDict, workdir: Path, network: str, objective: str, rate: float
-            ) -> tuple[Engine, Any]:
+            ) -> tuple[Engine, Network]:
     own = _network_config(config, workdir, network)
     own.ttt.objective, own.ttt.learning_rate = objective, rate
     loaded = load_network(own)
-    return loaded.engine(own.ttt, adapts=True), loaded.variables
+    return loaded.engine(own.ttt, adapts=True), loaded
 
 
-def _evaluate(config: ConfigDict, folder: Path, names: Sequence[str], engine: Engine, variables: Any,
+def _evaluate(config: ConfigDict, folder: Path, names: Sequence[str], engine: Engine, network: Network,
               shift: str, seed: int) -> dict[str, Any]:
     """Scores {strategy: summary} of the clips of a seed, or of the data set, under a shift."""
     own = config.copy_and_resolve_references()
@@ -174,10 +174,11 @@ def _evaluate(config: ConfigDict, folder: Path, names: Sequence[str], engine: En
                                         reset_every=ttt.reset_every, field="config.compare.strategies")
                   for name in names}
     runner = VideoRunner(folder, strategies, engine, get_protocol(own.eval.protocol), video_flow(own),
-                         own.flow.last_frame, own.eval.frames == "annotated", False, False, False, seed)
+                         own.flow.last_frame, own.eval.frames == "annotated", False, False, False, seed,
+                         network.propagation(own.propagation))
     entries = eval_entries(own, corruption)
     for entry in entries:
-        runner.run(entry, variables, lambda count: None)
+        runner.run(entry, network.variables, lambda count: None)
     return collect(runner, [entry.name for entry in entries], ())["strategies"]
 
 

@@ -7,7 +7,8 @@ import queue
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dattt_jax.inference import loss_values, to_mask
 from dattt_jax.metrics.background import FrameScorer
 from dattt_jax.metrics.protocols import Protocol
 from dattt_jax.metrics.scoring import FrameScore, missing_score, score_frame, video_saliency
+from dattt_jax.propagation import Propagation
 from dattt_jax.ttt import Engine, Strategy
 from dattt_jax.ttt.monitor import summarize
 from dattt_jax.ttt.objectives import Variables
@@ -51,6 +53,7 @@ class VideoRunner:
         overlays: also write overlays/<strategy>/<video>.mp4.
         curves: the engine predicts after every step; keep those scores.
         seed: of the random numbers; every video has its own, whatever was run before it.
+        propagation: makes the masks of a video agree over time; None leaves them as predicted.
     """
 
     workdir: Path
@@ -64,6 +67,7 @@ class VideoRunner:
     overlays: bool
     curves: bool
     seed: int
+    propagation: Propagation | None = None
 
     def record_path(self, strategy: str, video: str) -> Path:
         """The file that says that a video is done, and what came of it."""
@@ -103,17 +107,30 @@ class VideoRunner:
         overlay_path = self.workdir / "overlays" / strategy_name / f"{video.name}.mp4"
         remove_leftovers(masks, overlay_path, self.record_path(strategy_name, video.name))
         key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(video.name.encode()))
-        with BackgroundWorker() as writer, FrameScorer() as scorer:
+        gathering = nullcontext()
+        if self.propagation:
+            gathering = self.propagation.of_video(len(wanted), self.workdir)
+        with BackgroundWorker() as writer, FrameScorer() as scorer, gathering as gathered:
+            def judge(name: str, step: int, probability: np.ndarray, final: bool) -> None:
+                mask = to_mask(probability, name)  # at the threshold of all protocols
+                if name in annotated:
+                    soft = probability if self.saliency and final else None
+                    scorer.submit(str(step), name, functools.partial(_score, video, name, mask, soft))
+                if final:
+                    writer.submit(write_mask, masks / f"{name}.png", mask)
+
             for result in self.engine.run(variables, clip, strategy, key, on_visited=on_visited):
                 name = names[result.index]
-                mask = to_mask(result.probability, name)  # at the threshold of all protocols
-                if name in annotated:
-                    soft = result.probability if self.saliency and result.final else None
-                    scorer.submit(str(result.step), name,
-                                  functools.partial(_score, video, name, mask, soft))
                 if result.final:
                     losses[name], reports[name] = loss_values(result.losses), result.report
-                    writer.submit(write_mask, masks / f"{name}.png", mask)
+                if gathered:
+                    gathered.take(result.index, result.probability)
+                else:
+                    judge(name, result.step, result.probability, result.final)
+            if gathered:
+                agreeing = gathered.results(lambda: _those(video, wanted))
+                for name, probability in zip(names, agreeing, strict=True):
+                    judge(name, strategy.steps, probability, True)
             predicted_after = [strategy.steps]
             if self.curves and strategy.steps:
                 predicted_after = list(range(1, strategy.steps + 1))
@@ -144,6 +161,12 @@ class VideoRunner:
         with VideoWriter(path, video.fps, first.shape[:2]) as writer:
             for name, frame in ((first_name, first), *frames):
                 writer.write(overlay(frame, read_mask(masks / f"{name}.png")))
+
+
+def _those(video: EvalVideo, wanted: Sequence[int]) -> Iterator[np.ndarray]:
+    """The frames of those numbers."""
+    chosen = set(wanted)
+    return (frame for index, frame in enumerate(video.frames) if index in chosen)
 
 
 class _TimedClip:

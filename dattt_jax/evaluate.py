@@ -19,6 +19,7 @@ from dattt_jax.inference import load_network
 from dattt_jax.metrics.protocols import get_protocol
 from dattt_jax.metrics.scoring import check_measures
 from dattt_jax.progress import Progress
+from dattt_jax.propagation import Propagation
 from dattt_jax.report import report_of_run, strategy_sheet
 from dattt_jax.run_settings import claim_folder
 from dattt_jax.score_table import write_csv
@@ -31,7 +32,8 @@ from input_pipeline.eval_videos import EvalEntry
 from input_pipeline.writers import remove_leftovers, write_json
 
 # What a stored result depends on; a folder holds the results of one such setting.
-_SETTINGS = ("seed", "input_size", "upsampling", "init", "model", "ttt", "flow", "data", "eval", "synthetic")
+_SETTINGS = ("seed", "input_size", "upsampling", "propagation", "init", "model", "ttt", "flow", "data",
+             "eval", "synthetic")
 # Fields that leave the results of a video under a strategy as they are.
 _FREE = {"eval": ("strategies", "corruptions", "temporally_consistent", "devices", "part", "overlays"),
          "ttt": ("strategy", "chunk"), "flow": ("batch_size", "volume_gib")}
@@ -96,11 +98,12 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     network = load_network(config)
     adapts = any(strategy.steps for strategy in plan.strategies.values())
     engine = network.engine(config.ttt, adapts=adapts, per_step=config.eval.curves)
-    return run_plan(config, workdir, plan, engine, network.variables)
+    return run_plan(config, workdir, plan, engine, network.variables,
+                    network.propagation(config.propagation))
 
 
 def run_plan(config: ConfigDict, workdir: str | Path, plan: Plan, engine: Engine,
-             variables: Variables) -> dict[str, Any]:
+             variables: Variables, propagation: Propagation | None = None) -> dict[str, Any]:
     """`evaluate` for any engine: it writes and returns the same.
 
     Args:
@@ -109,6 +112,7 @@ def run_plan(config: ConfigDict, workdir: str | Path, plan: Plan, engine: Engine
         plan: what to run, `make_plan(config)`.
         engine: predicts and adapts; per step if `config.eval.curves`.
         variables: what it starts every video from.
+        propagation: makes the masks of a video agree over time, if any does.
 
     Raises:
         UserError: whatever is wrong with the data, or the disk.
@@ -117,7 +121,7 @@ def run_plan(config: ConfigDict, workdir: str | Path, plan: Plan, engine: Engine
     runner = VideoRunner(
         workdir, plan.strategies, engine, get_protocol(config.eval.protocol), video_flow(config),
         config.flow.last_frame, config.eval.frames == "annotated", "saliency" in config.eval.measures,
-        config.eval.overlays, config.eval.curves, config.seed)
+        config.eval.overlays, config.eval.curves, config.seed, propagation)
     settings = [_Setting(corruption, eval_entries(config, corruption),
                          dataclasses.replace(runner, workdir=corrupted_folder(workdir, corruption)))
                 for corruption in (None, *plan.corruptions)]
@@ -147,6 +151,9 @@ def make_plan(config: ConfigDict) -> Plan:
         raise UserError("config.eval.strategies is empty: name at least one, for example ('base', 'mwi')")
     get_protocol(settings.protocol)
     check_measures(settings.measures, "config.eval.measures")
+    if settings.curves and config.propagation:
+        raise UserError(f"config.eval.curves scores each frame by itself: with config.propagation=0, not "
+                        f"{config.propagation}")
     if settings.frames not in FRAMES:
         raise UserError(f"config.eval.frames={settings.frames!r}: use one of {', '.join(FRAMES)}")
     if not 0 <= settings.devices <= jax.local_device_count():

@@ -61,7 +61,23 @@ def predict_probability(model: DATTT, variables: Variables, image: Array, flow_f
     flows = flow_features[0].shape[0] // image.shape[0]
     logits = model.apply(variables, repeat(image_features, flows), flow_features, method=model.mask_logits)
     logits = jnp.mean(logits.reshape(-1, flows, *logits.shape[1:]), axis=1)
+    return upsample(logits, image, network_input, framing, upsampling=upsampling)
 
+
+def upsample(logits: Array, image: Array, network_input: Array, framing: Framing | None = None, *,
+             upsampling: str) -> Array:
+    """Probability at the frames' own size from logits at the network's.
+
+    Args:
+        logits: float [B, h/4, w/4, 1].
+        image: frames uint8 [B, H, W, 3].
+        network_input: what `prepare` makes of them.
+        framing: where the frames are in `image`, if they are padded.
+        upsampling: one of `UPSAMPLINGS`.
+
+    Returns:
+        float32 [B, H, W]; `OUTSIDE` where there is padding.
+    """
     def to_frame(maps: Array) -> Array:
         return framing.resize_to_frame(maps) if framing else resize_bilinear(maps, image.shape[1:3])
 

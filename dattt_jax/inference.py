@@ -7,7 +7,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
+from dattt_jax.framing import STRIDE, Buckets
 from dattt_jax.models import DATTT, create_model
+from dattt_jax.propagation import Propagation
 from dattt_jax.ttt import Engine, Policy, Problem, create_objective, create_policy
 from dattt_jax.ttt.objectives import Variables
 from dattt_jax.ttt.task import Task
@@ -78,6 +80,28 @@ class Network:
         if adapts:
             task.check_heads(objective, ttt.objective)
         return task.problem(objective, ttt.learning_rate)
+
+    def propagation(self, share: float) -> Propagation | None:
+        """What makes masks agree over time, see `dattt_jax.propagation`; None where `share` is 0.
+
+        Args:
+            share: `config.propagation`.
+
+        Raises:
+            UserError: it is not in 0..1, or 1.
+        """
+        if not 0 <= share < 1:
+            raise UserError(f"config.propagation={share}: give 0 (off) or more, and less than 1")
+        if not share:
+            return None
+        buckets = Buckets(self.input_size)
+        upsampled = jax.jit(Task(self.model, self.input_size, 1, upsampling=self.upsampling).upsampled)
+
+        def upsample(image: np.ndarray, logits: np.ndarray) -> np.ndarray:
+            packed, unpack = buckets.pack({"image": image[None]})
+            return unpack(np.asarray(upsampled(jax.tree.map(lambda x: x[0], packed), logits))[None])[0]
+
+        return Propagation(share, tuple(-(-side // STRIDE) for side in self.input_size), upsample)
 
     @staticmethod
     def policy(ttt: ConfigDict) -> Policy:

@@ -1,7 +1,9 @@
 """`--mode=segment`: a clip in, one mask per frame out; no ground truth, no flow files."""
 
+import itertools
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_of_video, renderings_shape, video_flow
 from dattt_jax.inference import Network, to_mask
 from dattt_jax.progress import Progress
+from dattt_jax.propagation import Propagation
 from dattt_jax.segment_progress import (
     SavedRun,
     check_save_weights,
@@ -50,8 +53,9 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                                  (what this function returns)
 
     What an earlier run of the same clip left there and this one does not write is removed. Masks are written
-    as they are computed. A run that was interrupted, even killed, goes on from its last
-    progress.npz with the same masks as if it had not been (`config.segment.save_every_s`).
+    as they are computed, and with `config.propagation` anew when the last one is there. A run that was
+    interrupted, even killed, goes on from its last progress.npz with the same masks as if it had not been
+    (`config.segment.save_every_s`).
 
     Raises:
         UserError: whatever is wrong with the input, the weights, a field or the disk.
@@ -69,12 +73,13 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                  f"{strategy.steps} steps of {config.ttt.objective} a frame ({config.ttt.strategy})"
                  if strategy.steps else "no adaptation")
     network = start_network(config)
+    propagation = network.propagation(config.propagation)
     claimed = _claim(workdir, clip_path(config))
     saved = SavedRun(workdir, run_settings(config, video, flow), network.variables,
                      config.segment.save_every_s)
     if claimed:
         _remove_stale(config, workdir, video)
-    _write_masks(config, workdir, video, flow, network, strategy, watch, saved)
+    _write_masks(config, workdir, video, flow, network, strategy, propagation, watch, saved)
     losses = {name: record.losses for name, record in saved.records.items()}
     reports = {name: saved.records[name].report for name in video.frame_names if name in saved.records}
     if config.segment.overlay:
@@ -84,7 +89,7 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         "input": clip_path(config), "finished": True, "frames": len(losses),
         "frame_size": list(video.frame_size), "fps": video.fps, "init": str(config.init),
         "adapted": str(config.segment.adapted), "input_size": list(config.input_size),
-        "upsampling": config.upsampling,
+        "upsampling": config.upsampling, "propagation": config.propagation,
         "objective": config.ttt.objective, "strategy": config.ttt.strategy, "steps": strategy.steps,
         "skipped_steps": sum(record.skipped for record in saved.records.values()),
         "adaptation": summarize(network.policy(config.ttt), list(reports.values()), strategy.steps),
@@ -131,7 +136,8 @@ def _length(config: ConfigDict, video: Video) -> int:
 
 
 def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMethod | RenderingSource,
-                 network: Network, strategy: Strategy, watch: Stopwatch, saved: SavedRun) -> None:
+                 network: Network, strategy: Strategy, propagation: Propagation | None, watch: Stopwatch,
+                 saved: SavedRun) -> None:
     """Adapts to the video and writes its masks; `saved` knows the frames then."""
     engine = network.engine(config.ttt, adapts=strategy.steps > 0)
     shown = {"image": np.zeros((1, *video.frame_size, 3), np.uint8),
@@ -159,7 +165,8 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
     with PairClip(watch.iterate("input", pairs), length, None if strategy.streams else workdir,
                   first=first) as clip, \
             BackgroundWorker() as writer, \
-            Progress("segment", length * strategy.passes, initial=visited) as bar:
+            Progress("segment", length * strategy.passes, initial=visited) as bar, \
+            propagation.of_video(length, workdir, saved.logits) if propagation else nullcontext() as gathered:
         with watch.measure("compile"):  # while the first frames are decoded and their flow is estimated
             engine.warm_up(network.variables, shown, strategy)
         results = engine.run(network.variables, _TimedReads(clip, watch), strategy,
@@ -168,12 +175,19 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
         for result in watch.iterate("network", results):
             name = video.frame_names[result.index]
             mask = to_mask(result.probability, name)
+            if gathered:
+                gathered.take(result.index, result.probability)
             saved.records[name] = frame_record(result)
             with watch.measure("wait_write"):
                 writer.submit(write, name, mask, result.probability)
         if strategy.steps:
             watch.seconds["predict"] = (len(saved.records) - known) * engine.seconds_per_prediction(
                 network.variables, shown, strategy)
+        if gathered:
+            with watch.measure("propagate"):
+                agreeing = gathered.results(lambda: itertools.islice(video, length))
+                for name, probability in zip(video.frame_names, agreeing, strict=False):
+                    writer.submit(write, name, to_mask(probability, name), probability)
     if config.segment.save_weights:
         save_difference(workdir / "adapted.npz", progress.state, network.variables,
                         precision=config.segment.save_weights)
@@ -204,17 +218,17 @@ def write_overlay(video: Video, workdir: Path, names: set[str]) -> None:
 def _seconds(watch: Stopwatch, total: float) -> dict[str, float]:
     """Where the `total` seconds went.
 
-    `compile`, `wait_input`, `ttt`, `predict`, `wait_write` and `overlay` follow one another and make up the
-    total with start-up. `decode`, `flow` and `write` are what two other threads were busy with meanwhile;
-    where the network had to wait for them, that is `wait_input` and `wait_write`. A frame's steps and its
-    prediction are one program: `predict` is the time of one prediction, run afterwards, times the frames, and
-    `ttt` the rest of the time spent waiting for the network (nothing, without steps).
+    `compile`, `wait_input`, `ttt`, `predict`, `wait_write`, `propagate` and `overlay` follow one another and
+    make up the total with start-up. `decode`, `flow` and `write` are what two other threads were busy with
+    meanwhile; where the network had to wait for them, that is `wait_input` and `wait_write`. A frame's steps
+    and its prediction are one program: `predict` is the time of one prediction, run afterwards, times the
+    frames, and `ttt` the rest of the time spent waiting for the network (nothing, without steps).
     """
     spent = watch.seconds
     waited = max(spent["network"] - spent["wait_input"], 0.0)
     predict = min(spent.get("predict", waited), waited)
     seconds = {"compile": spent["compile"], "wait_input": spent["wait_input"], "ttt": waited - predict,
-               "predict": predict, "wait_write": spent["wait_write"], "overlay": spent["overlay"],
-               "decode": spent["decode"], "flow": spent["input"] - spent["decode"], "write": spent["write"],
-               "total": total}
+               "predict": predict, "wait_write": spent["wait_write"], "propagate": spent["propagate"],
+               "overlay": spent["overlay"], "decode": spent["decode"],
+               "flow": spent["input"] - spent["decode"], "write": spent["write"], "total": total}
     return {name: round(value, 3) for name, value in seconds.items()}

@@ -31,7 +31,7 @@ from dattt_jax.ttt.weights import (
 from input_pipeline.flow import BatchFlowMethod, FlowMethod, RenderingSource, flow_renderings
 from input_pipeline.video_io import Video
 
-_FILE = "progress.npz"
+_FILE, _LOGITS = "progress.npz", "logits.tmp"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def run_settings(config: ConfigDict, video: Video, flow: FlowMethod | RenderingS
             "segment.save_probability": config.segment.save_probability,
             "flow": [flow.identity, config.flow.last_frame], "ttt": config.ttt.to_dict() | {"chunk": 0},
             "model": config.model.to_dict(), "input_size": list(config.input_size),
-            "upsampling": config.upsampling, "seed": config.seed}
+            "upsampling": config.upsampling, "propagation": config.propagation, "seed": config.seed}
 
 
 class SavedRun:
@@ -106,10 +106,11 @@ class SavedRun:
 
     Attributes:
         records: of the frames that have their masks, by name; those of the run before a crash included.
+        logits: file of what is kept of those frames until the last has its mask, where masks propagate.
     """
 
     def __init__(self, workdir: Path, settings: Mapping[str, Any], source: Variables, every_s: float) -> None:
-        self._path, self._masks = workdir / _FILE, workdir / "masks"
+        self._path, self._masks, self.logits = workdir / _FILE, workdir / "masks", workdir / _LOGITS
         self._settings = json.loads(json.dumps(settings))  # as a file gives them back
         self._source = jax.device_get(source)
         self._every_s, self._saved = every_s, time.monotonic()
@@ -131,6 +132,8 @@ class SavedRun:
             lost = [name for name in notes["records"] if not (self._masks / f"{name}.png").exists()]
             if lost:
                 raise UserError(f"the mask of frame {lost[0]} is gone")
+            if self._settings["propagation"] and not self.logits.exists():
+                raise UserError(f"{self.logits} is gone")
             progress = load_progress(self._path, shapes, self._source)
         except UserError as error:
             logging.info("starting at the first frame, not from %s: %s", self._path, error)
@@ -157,7 +160,8 @@ class SavedRun:
 
     def remove(self) -> None:
         """Ends: the next run is a new one."""
-        self._path.unlink(missing_ok=True)
+        for path in (self._path, self.logits):
+            path.unlink(missing_ok=True)
 
 
 def _from_json(record: dict[str, Any]) -> FrameRecord:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from input_pipeline.writers import write_bytes, write_image
@@ -119,6 +118,8 @@ def plot_curves(path: Path | str, curves: Mapping[str, tuple[Sequence[float], Se
     Raises:
         UserError: the disk is full.
     """
+    from matplotlib.figure import Figure  # a second, which modes that draw no curves are spared
+
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, (x, y) in curves.items():

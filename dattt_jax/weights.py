@@ -13,6 +13,7 @@ import contextlib
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -24,7 +25,6 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
-from dattt_jax import checkpoints
 from dattt_jax.errors import UserError
 from dattt_jax.pretrained import PRETRAINED, part_paths, pretrained_files
 from dattt_jax.variables import Variables, check_fit, leaf_shapes
@@ -54,7 +54,7 @@ def load_weights(init: str | Path, model_config: ml_collections.ConfigDict | Non
     """
     paths = _exported_files(init)
     if not paths:
-        return checkpoints.load_variables(init, model_config)
+        return _checkpoints().load_variables(init, model_config)
     made, flat = _header(paths[0]), {}
     for path in paths:
         try:
@@ -70,14 +70,21 @@ def load_weights(init: str | Path, model_config: ml_collections.ConfigDict | Non
 def weights_model_config(init: str | Path) -> ml_collections.ConfigDict:
     """`config.model` of the network whose weights `init` names; raises as `load_weights`."""
     paths = _exported_files(init)
-    return ml_collections.ConfigDict(_header(paths[0])) if paths else checkpoints.load_model_config(init)
+    return ml_collections.ConfigDict(_header(paths[0])) if paths else _checkpoints().load_model_config(init)
+
+
+def _checkpoints() -> ModuleType:
+    """`dattt_jax.checkpoints`, imported where a folder is read: Orbax takes a second and 60 MiB."""
+    from dattt_jax import checkpoints
+
+    return checkpoints
 
 
 def weights_identity(init: str | Path) -> str:
     """Tells these weights from others under the same name, for runs that go on; raises as `load_weights`."""
     paths = _exported_files(init)
     if not paths:
-        return checkpoints.checkpoint_identity(init)
+        return _checkpoints().checkpoint_identity(init)
     if str(init) in PRETRAINED:
         return f"{init} of sha256 {', '.join(PRETRAINED[str(init)])}"
     return ", ".join(f"{path} written {path.stat().st_mtime_ns} ns after 1970" for path in paths)

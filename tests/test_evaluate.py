@@ -16,6 +16,7 @@ from dattt_jax.evaluate import evaluate
 from dattt_jax.metrics.boundary import boundary_f
 from dattt_jax.metrics.region import jaccard
 from dattt_jax.metrics.saliency import describe_profile, frame_profile
+from dattt_jax.propagation import Propagation
 from dattt_jax.score import score
 from input_pipeline.images import read_image_size, read_mask
 
@@ -189,6 +190,39 @@ def test_curves_end_at_the_reported_scores(config, tmp_path):
     for measure in ("J", "F"):
         assert len(curves[measure]) == 2
         assert curves[measure][-1] == pytest.approx(results["strategies"]["ltv"][measure]["mean"])
+
+
+def test_propagated_masks_are_scored(config, tmp_path):
+    """Those of a share of almost nothing are the plain ones; a mask is made of its own frame."""
+    plain = tiny_evaluate(config, tmp_path / "plain")
+    seen = []
+
+    def upsample(frame, logits):
+        seen.append(frame)
+        return 1 / (1 + np.exp(-logits))
+
+    nearly = tiny_evaluate(config, tmp_path / "nearly", Propagation(1e-9, (HEIGHT, WIDTH), upsample))
+    for strategy, summary in plain["strategies"].items():
+        for measure in ("J", "F"):
+            assert abs(nearly["strategies"][strategy][measure]["mean"] - summary[measure]["mean"]) < 0.01
+    for entry, frames in zip(eval_entries(config), (seen[:3], seen[6:9]), strict=True):
+        np.testing.assert_array_equal(frames, np.stack(list(entry.open().frames)))
+    left = np.broadcast_to(np.arange(WIDTH) < 20, (HEIGHT, WIDTH)).astype(np.float32)
+    results = tiny_evaluate(config, tmp_path / "left", Propagation(0.5, (6, 8), lambda frame, logits: left))
+    scores = []
+    for video in (entry.open() for entry in eval_entries(config)):
+        for name in video.frame_names:
+            mask = read_mask(tmp_path / "left" / "masks" / "n" / video.name / f"{name}.png")
+            np.testing.assert_array_equal(mask, left > 0.5)
+            scores.append(jaccard(left > 0.5, video.target(name)))
+    assert results["strategies"]["n"]["J"]["mean"] == pytest.approx(np.mean(scores))
+
+
+def test_curves_and_propagation_exclude_each_other(config, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.eval.curves, config.propagation = True, 0.5
+    with pytest.raises(UserError, match=r"config\.eval\.curves .* with config\.propagation=0, not 0\.5"):
+        tiny_evaluate(config, tmp_path)
 
 
 def test_a_failed_run_does_not_claim_the_workdir(config, tmp_path):

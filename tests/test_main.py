@@ -87,6 +87,14 @@ def leaves(config, path=()):
             yield (*path, name)
 
 
+def test_segment_starts_without_what_only_training_and_reports_need():
+    """Seconds of a short clip, and memory."""
+    code = ("import sys, dattt_jax.segment; "
+            "print([n for n in ('orbax', 'grain', 'matplotlib', 'tensorflow_datasets') if n in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_field_is_read_somewhere():
     sources = "\n".join(p.read_text() for folder in ("dattt_jax", "input_pipeline")
                         for p in (ROOT / folder).rglob("*.py")) + (ROOT / "main.py").read_text()

@@ -1,5 +1,6 @@
 """`--mode=segment` on real files, with a tiny network."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -83,7 +84,7 @@ def test_every_frame_gets_a_mask_of_its_name_and_size(config, clip, tmp_path):
                                                           "summary.json"]
     assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(summary))
     seconds = summary["seconds"]
-    one_after_the_other = ["compile", "wait_input", "ttt", "predict", "wait_write", "overlay"]
+    one_after_the_other = ["compile", "wait_input", "ttt", "predict", "wait_write", "propagate", "overlay"]
     assert list(seconds) == [*one_after_the_other, "decode", "flow", "write", "total"]
     assert seconds["ttt"] == 0 and min(seconds.values()) >= 0
     assert sum(seconds[name] for name in one_after_the_other) <= seconds["total"] + 0.01
@@ -141,6 +142,30 @@ def test_base_is_the_network_applied_to_each_frame(config, clip, tmp_path, upsam
     assert 0 < expected.mean() < 1
 
 
+def test_propagated_masks_are_those_of_the_propagated_predictions(config, clip, tmp_path):
+    fields = {"ttt.strategy": "base", "segment.overlay": False, "segment.save_probability": True}
+    summary = run(config, clip, tmp_path / "on", **fields, **{"propagation": 0.8, "upsampling": "guided"})
+    assert summary["propagation"] == 0.8 and summary["seconds"]["propagate"] > 0
+    assert sorted(p.name for p in (tmp_path / "on").iterdir()) == ["masks", "probability", "summary.json"]
+    network, frames = load_network(config), list(moving_square())
+    image, flow = (np.stack(x) for x in zip(*flow_renderings(frames, create_flow("dis"), "repeat"),
+                                            strict=True))
+    features = encode_flow(network.model, network.variables, flow, network.input_size)
+    predicted = predict_probability(network.model, network.variables, image, features, network.input_size,
+                                    upsampling="guided")
+    propagation = dataclasses.replace(network, upsampling="guided").propagation(0.8)
+    with propagation.of_video(FRAMES, tmp_path) as gathered:
+        for t, probability in enumerate(np.asarray(predicted)):
+            gathered.take(t, probability)
+        expected = np.stack(list(gathered.results(lambda: frames)))
+    assert np.abs(expected - predicted).max() > 0.01
+    for t, name in enumerate(masks(tmp_path / "on")):
+        soft = cv2.imread(str(tmp_path / "on" / "probability" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_allclose(soft, 255 * expected[t], atol=0.6)
+        np.testing.assert_array_equal(masks(tmp_path / "on")[name][soft > 129], 255)
+        np.testing.assert_array_equal(masks(tmp_path / "on")[name][soft < 127], 0)
+
+
 def test_the_same_seed_gives_the_same_masks_whatever_the_chunk(config, clip, tmp_path):
     fields = {"ttt.strategy": "mwi", "segment.overlay": False}
     summary = run(config, clip, tmp_path / "a", **fields)
@@ -188,6 +213,7 @@ def test_one_frame_is_refused(config, tmp_path):
     ({"init": ""}, "config.init is empty"),
     ({"init": "nowhere"}, "nowhere does not exist"),
     ({"ttt.strategy": "fast"}, "config.ttt.strategy: 'fast' is not one of"),
+    ({"propagation": 1.0}, r"config\.propagation=1\.0: give 0 \(off\) or more, and less than 1"),
     ({"upsampling": "bicubic"}, "config.upsampling='bicubic' is not one of bilinear, guided"),
     ({"flow.method": "raft"}, "raft"),
     ({"model.backbone": "mit_b1"}, "made with backbone mit_b0, config.model.backbone is mit_b1"),

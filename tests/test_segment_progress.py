@@ -106,6 +106,29 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(fields, tmp_path, caplo
     assert not (tmp_path / "cut" / "progress.npz").exists()
 
 
+@pytest.mark.parametrize("after", [3, FRAMES + 2])  # while frames are predicted, and while masks propagate
+def test_propagation_goes_on_too(fields, tmp_path, after):
+    fields = fields | {"propagation": 0.9}
+    whole = run(fields, tmp_path / "whole")
+    cut_off(fields, tmp_path / "cut", after)
+    assert {"logits.tmp", "progress.npz"} <= {p.name for p in (tmp_path / "cut").iterdir()}
+    assert run(fields, tmp_path / "cut")["losses"] == whole["losses"]
+    assert written(tmp_path / "cut") == written(tmp_path / "whole") != {}
+    for name in ("cut", "whole"):
+        assert sorted(p.name for p in (tmp_path / name).iterdir()) == ["masks", "probability", "summary.json"]
+
+
+def test_without_what_propagates_a_run_starts_anew(fields, tmp_path, caplog):
+    fields = fields | {"propagation": 0.9}
+    cut_off(fields, tmp_path / "cut", 3)
+    (tmp_path / "cut" / "logits.tmp").unlink()
+    with caplog.at_level("INFO"):
+        run(fields, tmp_path / "cut")
+    assert "logits.tmp is gone" in caplog.text
+    run(fields, tmp_path / "whole")
+    assert written(tmp_path / "cut") == written(tmp_path / "whole")
+
+
 def test_killed_it_goes_on(fields, tmp_path):
     """kill -9 of a real process in the middle of a video."""
     write_clip(tmp_path / "long", 60)

@@ -47,10 +47,11 @@ def tiny_config(weights):
     return config
 
 
-def tiny_evaluate(config, workdir):
+def tiny_evaluate(config, workdir, propagation=None):
     """`evaluate` of the tiny problem."""
     engine = Engine(PROBLEM, chunk=2, per_step=config.eval.curves)
-    return run_plan(config, workdir, make_plan(config), engine, jax.tree.map(jnp.asarray, VARIABLES))
+    return run_plan(config, workdir, make_plan(config), engine, jax.tree.map(jnp.asarray, VARIABLES),
+                    propagation)
 
 
 def folder_config(config, root, **changes):

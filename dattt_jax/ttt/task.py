@@ -18,6 +18,7 @@ from dattt_jax.forward import (
     predict_probability,
     prepare,
     repeat,
+    upsample,
 )
 from dattt_jax.framing import Buckets, Framing
 from dattt_jax.image_ops import normalize
@@ -98,6 +99,13 @@ class Task:
         image = prepare(frame["image"][None], self.input_size, _framing(frame))
         probability = guided.refine(image, jax.nn.sigmoid(logits[None, ..., 0]))[0, ..., None]
         return jax.scipy.special.logit(jnp.clip(probability, _LEAST, 1 - _LEAST))
+
+    def upsampled(self, frame: Frame, logits: Array) -> Array:
+        """Probability [H, W] of mask logits [h/4, w/4] of the frame, whose flow is not needed."""
+        image = frame["image"][None]
+        network_input = prepare(image, self.input_size, _framing(frame))
+        return upsample(logits[None, ..., None], image, network_input, _framing(frame),
+                        upsampling=self.upsampling)[0]
 
     def train_mode_mask_logits(self, variables: Variables, frame: Frame) -> Array:
         """Mask logits [N, h/4, w/4, 1] of the plain frame's N flows, BatchNorm with their own statistics."""

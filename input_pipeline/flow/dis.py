@@ -6,7 +6,7 @@ import numpy as np
 from dattt_jax.errors import UserError
 from input_pipeline.flow.stabilize import stabilized as without_camera
 
-_MIN_SIDE = 12
+MIN_SIDE = 12
 
 
 class DisFlow:
@@ -33,9 +33,9 @@ class DisFlow:
         Raises:
             UserError: a side of the frames is below 12 pixels.
         """
-        if min(image0.shape[:2]) < _MIN_SIDE:
+        if min(image0.shape[:2]) < MIN_SIDE:
             raise UserError(f"frames of {image0.shape[1]}x{image0.shape[0]} (width x height) are "
-                            f"too small for flow 'dis'; it needs {_MIN_SIDE} pixels on both sides")
+                            f"too small for flow 'dis'; it needs {MIN_SIDE} pixels on both sides")
         # A new object each time: OpenCV's own changes its settings for good when it meets a frame
         # that is small, so results would depend on what was computed before.
         dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

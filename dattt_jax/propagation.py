@@ -1,0 +1,125 @@
+"""Masks that agree over time: logits go along optical flow, forward and backward. Not in the paper.
+
+A frame's flow shows what moves just then; who stands still for a moment, or moves one arm, shows in other
+frames. On the way forward each place takes over what its place in the frame before gathered,
+
+    f_t = (1 - s · trust) · l_t + s · trust · f_{t-1} where the flow leads,
+
+l the network's logits and s `config.propagation`. The same is done on the way back, and the mean of both is
+the frame's. Where the flow is not to be trusted (`input_pipeline.flow.neighbours`), a place keeps its own.
+
+The idea is that of temporal filtering along motion trajectories, as in Lang et al., "Practical Temporal
+Consistency for Image-Based Graphics Applications", SIGGRAPH 2012.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import cv2
+import numpy as np
+
+from input_pipeline.array_file import ArrayFile
+from input_pipeline.flow.consistency import warp
+from input_pipeline.flow.neighbours import neighbour_motion
+
+_LEAST = 1e-3  # probability, where a logit is taken of it
+
+
+def follow(own: np.ndarray, before: np.ndarray, motion: np.ndarray, share: float) -> np.ndarray:
+    """One frame of one way.
+
+    Args:
+        own: logits of the frame, float32 [h, w].
+        before: what the neighbour has gathered, float32 [h, w].
+        motion: from the frame to the neighbour, [h, w, 3], see `neighbour_motion`.
+        share: of the neighbour where the motion is trusted, in 0..1.
+
+    Returns:
+        What the frame has gathered, float32 [h, w].
+    """
+    weight = share * motion[..., 2]
+    return (1 - weight) * own + weight * warp(before, motion[..., :2])
+
+
+@dataclasses.dataclass(frozen=True)
+class Propagation:
+    """How masks of videos are made to agree over time.
+
+    Attributes:
+        share: of the neighbouring frame, at least 0 and below 1.
+        grid: (h, w) of the network's logits.
+        upsample: (frame uint8 [H, W, 3], logits float32 [h, w]) -> probability float32 [H, W].
+    """
+
+    share: float
+    grid: tuple[int, int]
+    upsample: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+    def of_video(self, count: int, folder: Path, kept: Path | None = None) -> "VideoPropagation":
+        """What gathers the predictions of a video.
+
+        Args:
+            count: of its frames.
+            folder: of temporary files.
+            kept: the file of what is gathered, to go on with after a crash; None: it goes with the process.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        return VideoPropagation(self, count, folder, kept)
+
+
+class VideoPropagation:
+    """Takes the predictions of a video's frames in any order, and gives them back when all are there.
+
+    Memory does not depend on the number of frames: the rest is in files. Use as a context manager.
+    """
+
+    def __init__(self, propagation: Propagation, count: int, folder: Path, kept: Path | None) -> None:
+        self._propagation, self._count, self._folder = propagation, count, folder
+        self._logits = ArrayFile(kept or folder, count, propagation.grid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self._logits.__exit__(exc_type, exc, traceback)
+
+    def take(self, index: int, probability: np.ndarray) -> None:
+        """Remembers the prediction float32 [H, W] of a frame."""
+        small = cv2.resize(probability, self._propagation.grid[::-1], interpolation=cv2.INTER_AREA)
+        small = np.clip(small, _LEAST, 1 - _LEAST)
+        self._logits[index] = np.log(small / (1 - small))
+
+    def results(self, frames: Callable[[], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
+        """Probabilities float32 [H, W] of all frames, in order.
+
+        Args:
+            frames: gives the frames, uint8 [H, W, 3] RGB in order; called twice.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        count, grid, share = self._count, self._propagation.grid, self._propagation.share
+        with contextlib.ExitStack() as stack:
+            motion, later = (stack.enter_context(ArrayFile(self._folder, count, shape))
+                             for shape in ((2, *grid, 3), grid))
+            for t, pair in enumerate(neighbour_motion(frames(), grid)):
+                motion[t] = pair
+            gathered = self._own(count - 1)
+            later[count - 1] = gathered
+            for t in range(count - 2, -1, -1):
+                gathered = follow(self._own(t), gathered, motion[t][0].astype(np.float32), share)
+                later[t] = gathered
+            for t, frame in enumerate(frames()):
+                own = self._own(t)
+                gathered = follow(own, gathered, motion[t - 1][1].astype(np.float32), share) if t else own
+                yield self._propagation.upsample(frame, (gathered + later[t]) / 2)
+
+    def _own(self, t: int) -> np.ndarray:
+        return self._logits[t].astype(np.float32)

@@ -1,0 +1,66 @@
+"""Arrays of one shape on disk, by number: what is known of each frame of a video too long for memory."""
+
+import contextlib
+import math
+import os
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from dattt_jax.errors import UserError
+from input_pipeline.writers import is_disk_full
+
+
+class ArrayFile:
+    """A `[count, *shape]` array in a file, read and written item by item; use as a context manager.
+
+    Its room on disk is taken at once, so that a disk that is too small is found before the work.
+
+    Args:
+        path: a folder, for a file without a name, which vanishes even when the process is killed; or a file,
+            which stays: one of the right size is gone on with, any other made anew.
+        count: how many items there are.
+        shape: of an item.
+        dtype: of an item.
+
+    Raises:
+        UserError: the disk is full.
+    """
+
+    def __init__(self, path: Path, count: int, shape: tuple[int, ...], dtype: DTypeLike = np.float16) -> None:
+        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._item = math.prod(shape) * self._dtype.itemsize
+        size = count * self._item
+        if path.is_file() and path.stat().st_size == size:
+            self._file = path.open("r+b")
+            return
+        self._file = tempfile.TemporaryFile(dir=path) if path.is_dir() else path.open("w+b")  # noqa: SIM115
+        try:
+            for _ in range(count):
+                self._file.write(bytes(self._item))
+            self._file.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # what is still to be written
+                self._file.close()
+            if is_disk_full(error):
+                raise UserError(f"{path}: the disk is full; make space here for {size / 2**20:.0f} MiB"
+                                ) from error
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self._file.close()
+
+    def __setitem__(self, index: int, item: np.ndarray) -> None:
+        os.pwrite(self._file.fileno(), np.ascontiguousarray(item, self._dtype).tobytes(), index * self._item)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        data = os.pread(self._file.fileno(), self._item, index * self._item)
+        return np.frombuffer(data, self._dtype).reshape(self._shape)

@@ -1,0 +1,166 @@
+"""Masks that agree over time: the motion they follow, what a frame gathers in closed form, and its files."""
+
+import errno
+
+import numpy as np
+import pytest
+
+from dattt_jax.errors import UserError
+from dattt_jax.propagation import Propagation, follow
+from input_pipeline import array_file
+from input_pipeline.array_file import ArrayFile
+from input_pipeline.flow.neighbours import neighbour_motion
+
+GRID = (24, 32)
+SIZE = (96, 128)  # of frames: places of 4×4 pixels
+
+
+def texture(low=0, high=255, seed=0):
+    """A frame of soft spots of all colours in that range, [H, W, 3]; its ends fit together."""
+    noise = np.random.default_rng(seed).normal(size=(*SIZE, 3))
+    radius = np.hypot(np.fft.fftfreq(SIZE[0])[:, None], np.fft.fftfreq(SIZE[1]))
+    spots = np.fft.ifft2(np.fft.fft2(noise, axes=(0, 1)) * np.exp(-(radius / 0.07) ** 2)[..., None],
+                         axes=(0, 1)).real
+    return (low + (high - low) * (spots - spots.min()) / np.ptp(spots)).astype(np.uint8)
+
+
+def propagate(predictions, frames, share, folder):
+    """Logits of all frames, with no upsampling, in the order of the frames; predictions taken backwards."""
+    propagation = Propagation(share, GRID, lambda frame, logits: logits)
+    with propagation.of_video(len(frames), folder) as gathered:
+        for t in reversed(range(len(frames))):
+            gathered.take(t, predictions[t])
+        return np.stack(list(gathered.results(lambda: iter(frames))))
+
+
+def logit(p):
+    return np.log(p / (1 - p))
+
+
+def test_a_still_video_has_no_motion_and_all_trust():
+    [motion] = neighbour_motion([texture(), texture()], GRID)
+    assert motion.shape == (2, *GRID, 3) and motion.dtype == np.float32
+    np.testing.assert_allclose(motion[..., :2], 0, atol=1e-3)
+    np.testing.assert_allclose(motion[..., 2], 1, atol=1e-3)
+
+
+def test_motion_is_in_places_of_the_grid_and_both_ways():
+    """Four pixels to the right are one place; what comes in at the left was not there before."""
+    moved = texture()
+    moved[:, 4:], moved[:, :4] = texture()[:, :-4], texture(seed=1)[:, :4]
+    [motion] = neighbour_motion([texture(), moved], GRID)
+    inner = np.s_[3:-3, 3:-3]
+    for direction, sign in enumerate((1, -1)):
+        np.testing.assert_allclose(motion[direction][inner][..., 0], sign, atol=0.05)
+        np.testing.assert_allclose(motion[direction][inner][..., 1], 0, atol=0.05)
+        assert motion[direction][inner][..., 2].mean() > 0.9
+    assert motion[0][:, -1, 2].mean() < 0.3  # leaves
+    assert motion[1][:, 0, 2].mean() < 0.3  # came in
+
+
+def test_frames_of_different_scenes_have_no_trust():
+    [motion] = neighbour_motion([texture(0, 60), texture(190, 255, seed=1)], GRID)
+    assert motion[..., 2].max() < 0.05
+
+
+def test_colours_that_differ_take_trust_away():
+    """The flow does not see that all of a frame becomes brighter; exp(-3 · 40² / 50²) is left."""
+    [motion] = neighbour_motion([texture(0, 200), texture(0, 200) + 40], GRID)
+    assert abs(np.median(motion[..., 2]) - np.exp(-3 * 40**2 / 50**2)) < 0.02
+
+
+@pytest.mark.parametrize("size", [(40, 1000), (1200, 20)])
+def test_a_frames_short_side_stays_long_enough_for_flow(size):
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    [motion] = neighbour_motion([frame, frame], GRID)
+    assert np.isfinite(motion).all()
+
+
+def test_a_place_gathers_what_the_neighbour_had_where_the_flow_leads():
+    own, before = np.zeros(GRID, np.float32), np.zeros(GRID, np.float32)
+    before[5, 8] = 4.0
+    motion = np.zeros((*GRID, 3), np.float32)
+    motion[..., 0], motion[..., 2] = 2.0, 0.5  # two places to the right, half trusted
+    expected = own.copy()
+    expected[5, 6] = 0.8 * 0.5 * 4.0
+    np.testing.assert_allclose(follow(own, before, motion, 0.8), expected, atol=1e-6)
+    own[:] = 1.0
+    motion[..., 2] = 0.0
+    np.testing.assert_array_equal(follow(own, before, motion, 0.8), own)
+
+
+def test_still_frames_are_averaged_over_time_as_the_formula_says(tmp_path):
+    """f_t = (1 - s) l_t + s f_{t-1}, the same backwards, and the mean of both."""
+    levels, share = np.array([0.9, 0.2, 0.6, 0.99, 0.4]), 0.7
+    predictions = np.broadcast_to(levels[:, None, None], (5, *SIZE)).astype(np.float32)
+    found = propagate(predictions, [texture()] * 5, share, tmp_path)
+
+    def one_way(logits):
+        gathered = [logits[0]]
+        for own in logits[1:]:
+            gathered.append((1 - share) * own + share * gathered[-1])
+        return np.array(gathered)
+
+    own = logit(levels)
+    expected = (one_way(own) + one_way(own[::-1])[::-1]) / 2
+    np.testing.assert_allclose(found, np.broadcast_to(expected[:, None, None], found.shape), atol=0.01)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_stands_out_once_is_found_where_it_moves_before_and_after(tmp_path):
+    """A square that one of seven frames shows, on a texture that moves a place per frame."""
+    frames = [np.roll(texture(), 4 * t, axis=1) for t in range(7)]
+    predictions = np.full((7, *SIZE), 0.5, np.float32)
+    predictions[3, 32:64, 48:80] = 0.999  # places 8 to 15 down, 12 to 19 across
+    found = propagate(predictions, frames, 0.9, tmp_path)
+    for t in range(7):
+        assert found[t, 10:14, 11 + t : 15 + t].min() > 0.2
+        found[t, 6:18, 7 + t : 19 + t] = 0
+        assert np.abs(found[t]).max() < 0.1
+
+
+def test_nothing_passes_a_cut_and_a_single_frame_keeps_its_own(tmp_path):
+    predictions = np.stack([np.full(SIZE, p, np.float32) for p in (0.9, 0.1)])
+    found = propagate(predictions, [texture(0, 60), texture(190, 255, seed=1)], 0.9, tmp_path)
+    for own, gathered in zip((0.9, 0.1), found, strict=True):
+        np.testing.assert_allclose(gathered, logit(own), atol=0.01)
+    alone = propagate(predictions[:1], [texture()], 0.9, tmp_path)
+    np.testing.assert_allclose(alone, np.full((1, *GRID), logit(0.9)), atol=2e-3)
+
+
+def test_probabilities_of_zero_and_one_stay_finite(tmp_path):
+    predictions = np.stack([np.zeros(SIZE, np.float32), np.ones(SIZE, np.float32)])
+    found = propagate(predictions, [texture()] * 2, 0.5, tmp_path)
+    np.testing.assert_allclose(np.abs(found), logit(0.999) / 2, rtol=2e-3)
+
+
+def test_an_array_file_gives_items_back_and_goes_on_with_a_file_of_its_size(tmp_path):
+    items = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float16)
+    path = tmp_path / "kept"
+    with ArrayFile(path, 3, (2, 5)) as file:
+        file[2], file[0] = items[2], items[0]
+        np.testing.assert_array_equal(file[2], items[2])
+        np.testing.assert_array_equal(file[1], 0)
+    with ArrayFile(path, 3, (2, 5)) as file:
+        np.testing.assert_array_equal(file[0], items[0])
+        file[1] = items[1].astype(np.float64)
+        np.testing.assert_array_equal(np.stack([file[i] for i in range(3)]), items)
+    with ArrayFile(path, 4, (2, 5)) as file:
+        np.testing.assert_array_equal(file[0], 0)
+    with ArrayFile(tmp_path, 3, (2, 5)) as file:
+        file[1] = items[1]
+        np.testing.assert_array_equal(file[1], items[1])
+        assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_full_disk_is_told_before_the_work(tmp_path, monkeypatch):
+    class Full:
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(array_file.tempfile, "TemporaryFile", lambda dir: Full())
+    with pytest.raises(UserError, match=r"the disk is full; make space here for 2 MiB"):
+        ArrayFile(tmp_path, 1024, (32, 32))
