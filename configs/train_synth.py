@@ -1,12 +1,12 @@
 """How the weights in the box were trained: on synthetic video alone, from random weights.
 
-`dattt-synth-b0` in nine stages, each from the weights of the one before:
+`dattt-synth-b0` in ten stages, each from the weights of the one before:
 
     python main.py --mode=train --config=configs/train_synth.py:128 --workdir=runs/128
     python main.py --mode=train --config=configs/train_synth.py:256 --workdir=runs/256 --config.init=runs/128
     ...                                                        more, scrambled, long, last, varied, farther,
-                                                               surer
-    python main.py --mode=export --config=configs/train_synth.py --config.init=runs/surer --workdir=OUT \
+                                                               surer, steadier
+    python main.py --mode=export --config=configs/train_synth.py --config.init=runs/steadier --workdir=OUT \
         --config.export.mask_bias=1
 
 `dattt-synth-b1` starts from those of the stage `scrambled`, widened, and goes into files small enough for the
@@ -75,11 +75,13 @@ _STAGES = {
                       iou_weight=0.2, graphics=0.2, gaps=(1, -1, 3, -3)),
     "surer": _Stage(288, 3600, 4e-4, 5e-6, 9, render_scale=(1.0, 2.2), scramble=0.6, smallest=0.003,
                     iou_weight=0.5, graphics=0.2, gaps=(1, -1, 3, -3)),
+    "steadier": _Stage(288, 1900, 4e-4, 5e-6, 10, render_scale=(1.0, 2.2), scramble=0.6, smallest=0.003,
+                       iou_weight=0.5, graphics=0.2, gaps=(1, -1, 3, -3)),
     "b1": _Stage(256, 300, 2e-4, 1e-5, 4, scramble=0.6),
 }
 
 
-def get_config(stage: str = "surer") -> ConfigDict:
+def get_config(stage: str = "steadier") -> ConfigDict:
     """One of the stages of `_STAGES`; raises a UserError for another."""
     if stage not in _STAGES:
         raise UserError(f"configs/train_synth.py:{stage}: the stages are {', '.join(_STAGES)}")

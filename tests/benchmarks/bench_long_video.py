@@ -5,6 +5,8 @@
 A tiny network on tiny frames, so that what grows with the video would show beside it. Each run is a process
 of its own. Prints, and with --out writes, JSON: peak memory of the process (VmHWM), and milliseconds per
 frame, from the times at which masks were written: over the whole video, and its first and last fifty frames.
+`propagated` is base with config.propagation, whose milliseconds are those of the propagation alone: it writes
+all masks anew.
 """
 
 import argparse
@@ -46,6 +48,8 @@ def run(clip, strategy, folder):
     """In a process of its own: segments the clip, says what it took."""
     config = tiny.tiny_config()
     config.ttt.update({"strategy": strategy, "steps": 2, "batch_size": 2})
+    if strategy == "propagated":
+        config.ttt.strategy, config.propagation = "base", 0.93
     config.segment.input, config.init = clip, f"{folder}/weights"
     with mock.patch.dict(mit.MIT_SIZES, {"mit_b0": tiny.SIZES}):
         save_variables(config.init, tiny.filled(config.model), config.model)
@@ -64,7 +68,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", default="100,2000")
-    parser.add_argument("--strategies", default="base,mwi")
+    parser.add_argument("--strategies", default="base,mwi,propagated")
     parser.add_argument("--out", default="", help="the JSON file to write")
     parser.add_argument("--child", nargs=3, metavar=("CLIP", "STRATEGY", "FOLDER"), help="used by itself")
     options = parser.parse_args()
