@@ -3,7 +3,9 @@
 import itertools
 import json
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,13 +186,20 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
             watch.seconds["predict"] = (len(saved.records) - known) * engine.seconds_per_prediction(
                 network.variables, shown, strategy)
         if gathered:
-            with watch.measure("propagate"):
-                agreeing = gathered.results(lambda: itertools.islice(video, length))
+            with watch.measure("propagate"), Progress("propagate", 2 * length) as bar:
+                agreeing = gathered.results(partial(_counted_frames, video, length, bar))
                 for name, probability in zip(video.frame_names, agreeing, strict=False):
                     writer.submit(write, name, to_mask(probability, name), probability)
     if config.segment.save_weights:
         save_difference(workdir / "adapted.npz", progress.state, network.variables,
                         precision=config.segment.save_weights)
+
+
+def _counted_frames(video: Video, length: int, bar: Progress) -> Iterator[np.ndarray]:
+    """The first `length` frames, each counted when it has been used."""
+    for frame in itertools.islice(video, length):
+        yield frame
+        bar.update(1)
 
 
 class _TimedReads:
