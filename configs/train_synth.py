@@ -7,7 +7,7 @@
     ...                                                        more, scrambled, long, last, varied, farther,
                                                                surer, steadier
     python main.py --mode=export --config=configs/train_synth.py --config.init=runs/steadier --workdir=OUT \
-        --config.export.mask_bias=1
+        --config.export.mask_bias=1.25
 
 `dattt-synth-b1` starts from those of the stage `scrambled`, widened, and goes into files small enough for the
 repository:

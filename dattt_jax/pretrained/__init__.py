@@ -8,7 +8,7 @@ from dattt_jax.errors import UserError
 # name -> SHA-256 of each of its files in this folder, see `part_paths`: <name>.safetensors, or
 # <name>-1-of-4.safetensors and so on.
 PRETRAINED = {
-    "dattt-synth-b0": ("0442b83f4d9f09afb04dac23cfc1fdfca5db951c2eb2ae90ff8f8687e5112d5a",),
+    "dattt-synth-b0": ("1e58b4eed10af4696501037c3b3e1a21ed2675c692a5bae2f417244d0059738b",),
     "dattt-synth-b1": (
         "211a7db4ee8a4794d4487f7992234f05b99e9c51299982bd03962548b3eedd44",
         "22e13ab18bbee4e8bd5860f4500b12bec6b98c906632d3986da1122ffed7ca15",
