@@ -59,18 +59,18 @@ class Propagation:
     grid: tuple[int, int]
     upsample: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-    def of_video(self, count: int, folder: Path, kept: Path | None = None) -> "VideoPropagation":
+    def of_video(self, count: int, folder: Path, name: str = "") -> "VideoPropagation":
         """What gathers the predictions of a video.
 
         Args:
             count: of its frames.
-            folder: of temporary files.
-            kept: the file of what is gathered, to go on with after a crash; None: it goes with the process.
+            folder: of its files.
+            name: of the file of what it takes, to go on with after a crash; '' if it need not stay.
 
         Raises:
             UserError: the disk is full.
         """
-        return VideoPropagation(self, count, folder, kept)
+        return VideoPropagation(self, count, folder, name)
 
 
 class VideoPropagation:
@@ -79,9 +79,9 @@ class VideoPropagation:
     Memory does not depend on the number of frames: the rest is in files. Use as a context manager.
     """
 
-    def __init__(self, propagation: Propagation, count: int, folder: Path, kept: Path | None) -> None:
+    def __init__(self, propagation: Propagation, count: int, folder: Path, name: str) -> None:
         self._propagation, self._count, self._folder = propagation, count, folder
-        self._logits = ArrayFile(kept or folder, count, propagation.grid)
+        self._logits = ArrayFile(folder, count, propagation.grid, name=name)
 
     def __enter__(self) -> Self:
         return self

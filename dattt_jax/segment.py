@@ -20,6 +20,7 @@ from dattt_jax.inference import Network, to_mask
 from dattt_jax.progress import Progress
 from dattt_jax.propagation import Propagation
 from dattt_jax.segment_progress import (
+    LOGITS,
     SavedRun,
     check_save_weights,
     clip_path,
@@ -168,7 +169,7 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
                   first=first) as clip, \
             BackgroundWorker() as writer, \
             Progress("segment", length * strategy.passes, initial=visited) as bar, \
-            propagation.of_video(length, workdir, saved.logits) if propagation else nullcontext() as gathered:
+            propagation.of_video(length, workdir, LOGITS) if propagation else nullcontext() as gathered:
         with watch.measure("compile"):  # while the first frames are decoded and their flow is estimated
             engine.warm_up(network.variables, shown, strategy)
         results = engine.run(network.variables, _TimedReads(clip, watch), strategy,

@@ -31,7 +31,9 @@ from dattt_jax.ttt.weights import (
 from input_pipeline.flow import BatchFlowMethod, FlowMethod, RenderingSource, flow_renderings
 from input_pipeline.video_io import Video
 
-_FILE, _LOGITS = "progress.npz", "logits.tmp"
+_FILE = "progress.npz"
+LOGITS = "logits.tmp"
+"""Name of the file of what is known of predicted frames until the last one is, where masks propagate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +108,10 @@ class SavedRun:
 
     Attributes:
         records: of the frames that have their masks, by name; those of the run before a crash included.
-        logits: file of what is kept of those frames until the last has its mask, where masks propagate.
     """
 
     def __init__(self, workdir: Path, settings: Mapping[str, Any], source: Variables, every_s: float) -> None:
-        self._path, self._masks, self.logits = workdir / _FILE, workdir / "masks", workdir / _LOGITS
+        self._path, self._masks, self._logits = workdir / _FILE, workdir / "masks", workdir / LOGITS
         self._settings = json.loads(json.dumps(settings))  # as a file gives them back
         self._source = jax.device_get(source)
         self._every_s, self._saved = every_s, time.monotonic()
@@ -132,8 +133,8 @@ class SavedRun:
             lost = [name for name in notes["records"] if not (self._masks / f"{name}.png").exists()]
             if lost:
                 raise UserError(f"the mask of frame {lost[0]} is gone")
-            if self._settings["propagation"] and not self.logits.exists():
-                raise UserError(f"{self.logits} is gone")
+            if self._settings["propagation"] and not self._logits.exists():
+                raise UserError(f"{self._logits} is gone")
             progress = load_progress(self._path, shapes, self._source)
         except UserError as error:
             logging.info("starting at the first frame, not from %s: %s", self._path, error)
@@ -160,7 +161,7 @@ class SavedRun:
 
     def remove(self) -> None:
         """Ends: the next run is a new one."""
-        for path in (self._path, self.logits):
+        for path in (self._path, self._logits):
             path.unlink(missing_ok=True)
 
 

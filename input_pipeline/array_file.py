@@ -21,24 +21,27 @@ class ArrayFile:
     Its room on disk is taken at once, so that a disk that is too small is found before the work.
 
     Args:
-        path: a folder, for a file without a name, which vanishes even when the process is killed; or a file,
-            which stays: one of the right size is gone on with, any other made anew.
+        folder: where the file is; made if missing.
         count: how many items there are.
         shape: of an item.
         dtype: of an item.
+        name: of the file, which stays: one of the right size is gone on with, any other made anew. '' for a
+            file without a name, which vanishes even when the process is killed.
 
     Raises:
         UserError: the disk is full.
     """
 
-    def __init__(self, path: Path, count: int, shape: tuple[int, ...], dtype: DTypeLike = np.float16) -> None:
+    def __init__(self, folder: Path, count: int, shape: tuple[int, ...], dtype: DTypeLike = np.float16, *,
+                 name: str = "") -> None:
         self._shape, self._dtype = shape, np.dtype(dtype)
         self._item = math.prod(shape) * self._dtype.itemsize
-        size = count * self._item
-        if path.is_file() and path.stat().st_size == size:
+        size, path = count * self._item, folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if name and path.exists() and path.stat().st_size == size:
             self._file = path.open("r+b")
             return
-        self._file = tempfile.TemporaryFile(dir=path) if path.is_dir() else path.open("w+b")  # noqa: SIM115
+        self._file = path.open("w+b") if name else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         try:
             for _ in range(count):
                 self._file.write(bytes(self._item))
@@ -47,7 +50,7 @@ class ArrayFile:
             with contextlib.suppress(OSError):  # what is still to be written
                 self._file.close()
             if is_disk_full(error):
-                raise UserError(f"{path}: the disk is full; make space here for {size / 2**20:.0f} MiB"
+                raise UserError(f"{folder}: the disk is full; make space here for {size / 2**20:.0f} MiB"
                                 ) from error
             raise
 

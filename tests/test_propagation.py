@@ -136,21 +136,21 @@ def test_probabilities_of_zero_and_one_stay_finite(tmp_path):
 
 def test_an_array_file_gives_items_back_and_goes_on_with_a_file_of_its_size(tmp_path):
     items = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float16)
-    path = tmp_path / "kept"
-    with ArrayFile(path, 3, (2, 5)) as file:
+    folder = tmp_path / "new"
+    with ArrayFile(folder, 3, (2, 5), name="kept") as file:
         file[2], file[0] = items[2], items[0]
         np.testing.assert_array_equal(file[2], items[2])
         np.testing.assert_array_equal(file[1], 0)
-    with ArrayFile(path, 3, (2, 5)) as file:
+    with ArrayFile(folder, 3, (2, 5), name="kept") as file:
         np.testing.assert_array_equal(file[0], items[0])
         file[1] = items[1].astype(np.float64)
         np.testing.assert_array_equal(np.stack([file[i] for i in range(3)]), items)
-    with ArrayFile(path, 4, (2, 5)) as file:
+    with ArrayFile(folder, 4, (2, 5), name="kept") as file:
         np.testing.assert_array_equal(file[0], 0)
-    with ArrayFile(tmp_path, 3, (2, 5)) as file:
+    with ArrayFile(folder, 3, (2, 5)) as file:
         file[1] = items[1]
         np.testing.assert_array_equal(file[1], items[1])
-        assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+        assert [p.name for p in folder.iterdir()] == ["kept"]
 
 
 def test_a_full_disk_is_told_before_the_work(tmp_path, monkeypatch):
