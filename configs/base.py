@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     # moves its edges to the frame's (not in the paper, see dattt_jax/guided.py); validation is bilinear
     config.upsampling = "bilinear"
     # Share that a frame's neighbours have in its mask, passed on along optical flow both ways through the
-    # video in segment and eval; 0 = none (the paper), below 1. See dattt_jax/propagation.py
+    # video in segment, eval and compare; 0 = none (the paper), below 1. See dattt_jax/propagation.py
     config.propagation = 0.0
     # Weights to start from: a folder made by --mode=train or --mode=convert, a file made by --mode=export, or
     # the weights in the box, dattt-synth-b0 or -b1 (with configs/dattt_synth_b0.py or _b1.py); '' = random

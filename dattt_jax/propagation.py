@@ -16,8 +16,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
@@ -59,7 +57,8 @@ class Propagation:
     grid: tuple[int, int]
     upsample: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-    def of_video(self, count: int, folder: Path, name: str = "") -> "VideoPropagation":
+    @contextlib.contextmanager
+    def of_video(self, count: int, folder: Path, name: str = "") -> "Iterator[VideoPropagation]":
         """What gathers the predictions of a video.
 
         Args:
@@ -70,25 +69,18 @@ class Propagation:
         Raises:
             UserError: the disk is full.
         """
-        return VideoPropagation(self, count, folder, name)
+        with ArrayFile(folder, count, self.grid, name=name) as logits:
+            yield VideoPropagation(self, logits, count, folder)
 
 
 class VideoPropagation:
     """Takes the predictions of a video's frames in any order, and gives them back when all are there.
 
-    Memory does not depend on the number of frames: the rest is in files. Use as a context manager.
+    Memory does not depend on the number of frames: the rest is in files. Made by `Propagation.of_video`.
     """
 
-    def __init__(self, propagation: Propagation, count: int, folder: Path, name: str) -> None:
-        self._propagation, self._count, self._folder = propagation, count, folder
-        self._logits = ArrayFile(folder, count, propagation.grid, name=name)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None,
-                 traceback: TracebackType | None) -> None:
-        self._logits.__exit__(exc_type, exc, traceback)
+    def __init__(self, propagation: Propagation, logits: ArrayFile, count: int, folder: Path) -> None:
+        self._propagation, self._logits, self._count, self._folder = propagation, logits, count, folder
 
     def take(self, index: int, probability: np.ndarray) -> None:
         """Remembers the prediction float32 [H, W] of a frame."""

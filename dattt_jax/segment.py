@@ -168,21 +168,21 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
     with PairClip(watch.iterate("input", pairs), length, None if strategy.streams else workdir,
                   first=first) as clip, \
             BackgroundWorker() as writer, \
-            Progress("segment", length * strategy.passes, initial=visited) as bar, \
             propagation.of_video(length, workdir, LOGITS) if propagation else nullcontext() as gathered:
-        with watch.measure("compile"):  # while the first frames are decoded and their flow is estimated
-            engine.warm_up(network.variables, shown, strategy)
-        results = engine.run(network.variables, _TimedReads(clip, watch), strategy,
-                             jax.random.key(config.seed), on_visited=bar.update, start=start,
-                             on_progress=keep, progress_due=saved.due)
-        for result in watch.iterate("network", results):
-            name = video.frame_names[result.index]
-            mask = to_mask(result.probability, name)
-            if gathered:
-                gathered.take(result.index, result.probability)
-            saved.records[name] = frame_record(result)
-            with watch.measure("wait_write"):
-                writer.submit(write, name, mask, result.probability)
+        with Progress("segment", length * strategy.passes, initial=visited) as bar:
+            with watch.measure("compile"):  # while the first frames are decoded and their flow is estimated
+                engine.warm_up(network.variables, shown, strategy)
+            results = engine.run(network.variables, _TimedReads(clip, watch), strategy,
+                                 jax.random.key(config.seed), on_visited=bar.update, start=start,
+                                 on_progress=keep, progress_due=saved.due)
+            for result in watch.iterate("network", results):
+                name = video.frame_names[result.index]
+                mask = to_mask(result.probability, name)
+                if gathered:
+                    gathered.take(result.index, result.probability)
+                saved.records[name] = frame_record(result)
+                with watch.measure("wait_write"):
+                    writer.submit(write, name, mask, result.probability)
         if strategy.steps:
             watch.seconds["predict"] = (len(saved.records) - known) * engine.seconds_per_prediction(
                 network.variables, shown, strategy)

@@ -67,7 +67,7 @@ def compare(report):
     device = next(iter(results.values()))[first]["device"]
     text = [f"{settings['backbone']} at {settings['size']}×{settings['size']}, batch {settings['batch']}, on "
             f"{'' if device == 'cpu' else device + ' and '}{machine_line(report['machine'])}; medians of "
-            f"{settings['rounds']} processes in turns, peak memory"
+            f"{settings['rounds']} process{'es' * (settings['rounds'] > 1)} in turns, peak memory"
             + (f", and how many times as long as {_SIDES[first]}:" if others else ":"),
             table(["", *(_SIDES[name] for name in names)], rows)]
     counted = {what: row[first] for what, row in results.items() if "flops" in row[first]}
