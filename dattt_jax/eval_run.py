@@ -8,7 +8,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from dattt_jax.metrics.background import FrameScorer
 from dattt_jax.metrics.protocols import Protocol
 from dattt_jax.metrics.scoring import FrameScore, missing_score, score_frame, video_saliency
 from dattt_jax.propagation import Propagation
-from dattt_jax.ttt import Engine, Strategy
+from dattt_jax.ttt import SOURCE, Engine, Frames, Strategy
 from dattt_jax.ttt.monitor import summarize
 from dattt_jax.ttt.objectives import Variables
 from dattt_jax.visualize import overlay
@@ -90,14 +90,27 @@ class VideoRunner:
             return
         video = entry.open()
         wanted = evaluated_frames(video, self.last_frame, self.annotated_only)
-        # Frames are decoded, and their flow is computed, once for all strategies.
-        streams = len(todo) == 1 and self.strategies[todo[0]].streams
+        learns = self.predicts_first(todo)
+        # Frames are decoded, their flow is computed and the source asked once for all strategies.
+        streams = len(todo) == 1 and self.strategies[todo[0]].streams and not learns
         flow = flow_of_video(self.flow, video.name, video.frame_names)
         pairs = frame_pairs(video, wanted, flow, self.last_frame)
-        with PairClip(pairs, len(wanted), None if streams else self.workdir) as clip:
+        with ExitStack() as stack:
+            clip = stack.enter_context(PairClip(pairs, len(wanted), None if streams else self.workdir))
+            if learns:
+                results = self.engine.run(variables, clip, SOURCE, _key(self.seed, video),
+                                          on_visited=on_visited)
+                predicted = stack.enter_context(self.propagation.predicted(
+                    clip, results, functools.partial(_those, video, wanted), self.workdir))
             for name in todo:
-                record = self._run(name, video, wanted, _TimedClip(clip), variables, on_visited)
+                reads = _TimedClip(predicted if learns and self.strategies[name].steps else clip)
+                record = self._run(name, video, wanted, reads, variables, on_visited)
                 write_json(self.record_path(name, video.name), record)
+
+    def predicts_first(self, strategies: Sequence[str]) -> bool:
+        """Whether any of those strategies learns from what the unadapted network predicts of a video."""
+        return bool(self.propagation and self.engine.learns_predictions
+                    and any(self.strategies[name].steps for name in strategies))
 
     def _run(self, strategy_name: str, video: EvalVideo, wanted: Sequence[int], clip: "_TimedClip",
              variables: Variables, on_visited: Callable[[int], None]) -> Record:
@@ -106,7 +119,6 @@ class VideoRunner:
         masks = self.workdir / "masks" / strategy_name / video.name
         overlay_path = self.workdir / "overlays" / strategy_name / f"{video.name}.mp4"
         remove_leftovers(masks, overlay_path, self.record_path(strategy_name, video.name))
-        key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(video.name.encode()))
         gathering = nullcontext()
         if self.propagation:
             gathering = self.propagation.of_video(len(wanted), self.workdir)
@@ -119,7 +131,8 @@ class VideoRunner:
                 if final:
                     writer.submit(write_mask, masks / f"{name}.png", mask)
 
-            for result in self.engine.run(variables, clip, strategy, key, on_visited=on_visited):
+            for result in self.engine.run(variables, clip, strategy, _key(self.seed, video),
+                                          on_visited=on_visited):
                 name = names[result.index]
                 if result.final:
                     losses[name], reports[name] = loss_values(result.losses), result.report
@@ -163,6 +176,11 @@ class VideoRunner:
                 writer.write(overlay(frame, read_mask(masks / f"{name}.png")))
 
 
+def _key(seed: int, video: EvalVideo) -> jax.Array:
+    """PRNG key of a video, whatever was run before it."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(video.name.encode()))
+
+
 def _those(video: EvalVideo, wanted: Sequence[int]) -> Iterator[np.ndarray]:
     """The frames of those numbers."""
     chosen = set(wanted)
@@ -172,7 +190,7 @@ def _those(video: EvalVideo, wanted: Sequence[int]) -> Iterator[np.ndarray]:
 class _TimedClip:
     """A clip and the seconds spent waiting for it."""
 
-    def __init__(self, clip: PairClip) -> None:
+    def __init__(self, clip: Frames) -> None:
         self._clip, self.seconds = clip, 0.0
 
     def __len__(self) -> int:

@@ -174,7 +174,9 @@ def _visits(job: Job) -> int:
     """Frames times passes of what is still to be done."""
     runner, entry = job
     frames = entry.num_annotated if runner.annotated_only else entry.num_frames
-    return sum(frames * runner.strategies[name].passes for name in runner.missing(entry.name))
+    missing = runner.missing(entry.name)
+    passes = sum(runner.strategies[name].passes for name in missing) + runner.predicts_first(missing)
+    return frames * passes
 
 
 def _write_results(config: ConfigDict, workdir: Path, settings: list[_Setting]) -> dict[str, Any]:

@@ -10,6 +10,9 @@ the frame's. Where the flow is not to be trusted (`input_pipeline.flow.neighbour
 
 The idea is that of temporal filtering along motion trajectories, as in Lang et al., "Practical Temporal
 Consistency for Image-Based Graphics Applications", SIGGRAPH 2012.
+
+Where test-time training learns from predictions, those of the unadapted network are propagated before it and
+teach it (`Propagation.predicted`), and those of the adapted network are propagated after it.
 """
 
 import contextlib
@@ -20,6 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dattt_jax.ttt import FrameResult, Frames
 from input_pipeline.array_file import ArrayFile
 from input_pipeline.flow.consistency import warp
 from input_pipeline.flow.neighbours import neighbour_motion
@@ -72,6 +76,43 @@ class Propagation:
         with ArrayFile(folder, count, self.grid, name=name) as logits:
             yield VideoPropagation(self, logits, count, folder)
 
+    @contextlib.contextmanager
+    def predicted(self, clip: Frames, results: Iterable[FrameResult],
+                  frames: Callable[[], Iterable[np.ndarray]], folder: Path) -> "Iterator[PredictedClip]":
+        """A clip that says of each frame what the unadapted network makes of it.
+
+        Args:
+            clip: of the video.
+            results: its frames as the unadapted network predicts them.
+            frames: gives the frames, uint8 [H, W, 3] RGB in order.
+            folder: of temporary files.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        with ArrayFile(folder, len(clip), self.grid) as known:
+            with self.of_video(len(clip), folder) as gathered:
+                for result in results:
+                    gathered.take(result.index, result.probability)
+                for t, logits in enumerate(gathered.logits(frames)):
+                    known[t] = logits
+            yield PredictedClip(clip, known)
+
+
+class PredictedClip:
+    """A clip whose frames have a 'prediction', see `Objective.learns_predictions`."""
+
+    def __init__(self, clip: Frames, logits: ArrayFile) -> None:
+        self._clip, self._logits = clip, logits
+
+    def __len__(self) -> int:
+        return len(self._clip)
+
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """As the clip, and 'prediction' float32 [n, h, w]."""
+        known = np.stack([self._logits[index] for index in indices])
+        return self._clip.read(indices) | {"prediction": known.astype(np.float32)}
+
 
 class VideoPropagation:
     """Takes the predictions of a video's frames in any order, and gives them back when all are there.
@@ -97,6 +138,11 @@ class VideoPropagation:
         Raises:
             UserError: the disk is full.
         """
+        for logits, frame in zip(self.logits(frames), frames(), strict=True):
+            yield self._propagation.upsample(frame, logits)
+
+    def logits(self, frames: Callable[[], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
+        """Logits float32 [h, w] of all frames, in order; as `results`, but `frames` is called once."""
         count, grid, share = self._count, self._propagation.grid, self._propagation.share
         with contextlib.ExitStack() as stack:
             motion, later = (stack.enter_context(ArrayFile(self._folder, count, shape))
@@ -108,10 +154,10 @@ class VideoPropagation:
             for t in range(count - 2, -1, -1):
                 gathered = follow(self._own(t), gathered, motion[t][0].astype(np.float32), share)
                 later[t] = gathered
-            for t, frame in enumerate(frames()):
+            for t in range(count):
                 own = self._own(t)
                 gathered = follow(own, gathered, motion[t - 1][1].astype(np.float32), share) if t else own
-                yield self._propagation.upsample(frame, (gathered + later[t]) / 2)
+                yield (gathered + later[t]) / 2
 
     def _own(self, t: int) -> np.ndarray:
         return self._logits[t].astype(np.float32)

@@ -4,7 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ from dattt_jax.segment_progress import (
     start_network,
 )
 from dattt_jax.stopwatch import Stopwatch
+from dattt_jax.ttt import SOURCE, Frames, Strategy, create_strategy
 from dattt_jax.ttt import Progress as EngineProgress
-from dattt_jax.ttt import Strategy, create_strategy
 from dattt_jax.ttt.monitor import frame_report, summarize
 from dattt_jax.ttt.weights import save_difference
 from dattt_jax.visualize import overlay
@@ -143,15 +143,19 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
                  saved: SavedRun) -> None:
     """Adapts to the video and writes its masks; `saved` knows the frames then."""
     engine = network.engine(config.ttt, adapts=strategy.steps > 0)
+    learns = propagation is not None and strategy.steps > 0 and engine.learns_predictions
     shown = {"image": np.zeros((1, *video.frame_size, 3), np.uint8),
              "flow": np.zeros((1, *renderings_shape(flow, video.frame_size)), np.uint8)}
+    if learns:
+        shown["prediction"] = np.zeros((1, *propagation.grid), np.float32)
     shapes = engine.state_shapes(network.variables, shown, strategy)
     check_save_weights(config, strategy, shapes)
     progress = start = saved.restore(shapes)
     visited, known = start.frames if start else 0, len(saved.records)
-    first = visited if strategy.streams else 0
+    streams = strategy.streams and not learns
+    first = visited if streams else 0
     pairs = pairs_from(first, watch.iterate("decode", video), len(video), flow, config.flow.last_frame)
-    length = _length(config, video)
+    length, key = _length(config, video), jax.random.key(config.seed)
 
     def write(name: str, mask: np.ndarray, probability: np.ndarray) -> None:
         with watch.measure("write"):
@@ -165,16 +169,22 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
         if saved.due():
             writer.submit(saved.saving(now))  # after the masks it counts on
 
-    with PairClip(watch.iterate("input", pairs), length, None if strategy.streams else workdir,
-                  first=first) as clip, \
-            BackgroundWorker() as writer, \
-            propagation.of_video(length, workdir, LOGITS) if propagation else nullcontext() as gathered:
+    with ExitStack() as stack:
+        clip = stack.enter_context(PairClip(watch.iterate("input", pairs), length,
+                                            None if streams else workdir, first=first))
+        writer = stack.enter_context(BackgroundWorker())
+        reads = clip
+        if learns:
+            with watch.measure("source"), Progress("predict", 2 * length) as bar:
+                predictions = engine.run(network.variables, clip, SOURCE, key, on_visited=bar.update)
+                reads = stack.enter_context(propagation.predicted(
+                    clip, predictions, partial(_counted_frames, video, length, bar), workdir))
+        gathered = propagation and stack.enter_context(propagation.of_video(length, workdir, LOGITS))
         with Progress("segment", length * strategy.passes, initial=visited) as bar:
             with watch.measure("compile"):  # while the first frames are decoded and their flow is estimated
                 engine.warm_up(network.variables, shown, strategy)
-            results = engine.run(network.variables, _TimedReads(clip, watch), strategy,
-                                 jax.random.key(config.seed), on_visited=bar.update, start=start,
-                                 on_progress=keep, progress_due=saved.due)
+            results = engine.run(network.variables, _TimedReads(reads, watch), strategy, key,
+                                 on_visited=bar.update, start=start, on_progress=keep, progress_due=saved.due)
             for result in watch.iterate("network", results):
                 name = video.frame_names[result.index]
                 mask = to_mask(result.probability, name)
@@ -206,7 +216,7 @@ def _counted_frames(video: Video, length: int, bar: Progress) -> Iterator[np.nda
 class _TimedReads:
     """A clip, and how long its reader waits for it."""
 
-    def __init__(self, clip: PairClip, watch: Stopwatch) -> None:
+    def __init__(self, clip: Frames, watch: Stopwatch) -> None:
         self._clip, self._watch = clip, watch
 
     def __len__(self) -> int:
@@ -228,8 +238,9 @@ def write_overlay(video: Video, workdir: Path, names: set[str]) -> None:
 def _seconds(watch: Stopwatch, total: float) -> dict[str, float]:
     """Where the `total` seconds went.
 
-    `compile`, `wait_input`, `ttt`, `predict`, `wait_write`, `propagate` and `overlay` follow one another and
-    make up the total with start-up. `decode`, `flow` and `write` are what two other threads were busy with
+    `source`, `compile`, `wait_input`, `ttt`, `predict`, `wait_write`, `propagate` and `overlay` follow one
+    another and make up the total with start-up; `source` is a first pass, in which the unadapted network
+    predicts what there is to learn. `decode`, `flow` and `write` are what two other threads were busy with
     meanwhile; where the network had to wait for them, that is `wait_input` and `wait_write`. A frame's steps
     and its prediction are one program: `predict` is the time of one prediction, run afterwards, times the
     frames, and `ttt` the rest of the time spent waiting for the network (nothing, without steps).
@@ -237,8 +248,8 @@ def _seconds(watch: Stopwatch, total: float) -> dict[str, float]:
     spent = watch.seconds
     waited = max(spent["network"] - spent["wait_input"], 0.0)
     predict = min(spent.get("predict", waited), waited)
-    seconds = {"compile": spent["compile"], "wait_input": spent["wait_input"], "ttt": waited - predict,
-               "predict": predict, "wait_write": spent["wait_write"], "propagate": spent["propagate"],
-               "overlay": spent["overlay"], "decode": spent["decode"],
+    seconds = {"source": spent["source"], "compile": spent["compile"], "wait_input": spent["wait_input"],
+               "ttt": waited - predict, "predict": predict, "wait_write": spent["wait_write"],
+               "propagate": spent["propagate"], "overlay": spent["overlay"], "decode": spent["decode"],
                "flow": spent["input"] - spent["decode"], "write": spent["write"], "total": total}
     return {name: round(value, 3) for name, value in seconds.items()}

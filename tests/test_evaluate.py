@@ -1,13 +1,27 @@
 """`--mode=eval`: scores, resuming, options and errors, with a network and with a problem of one number."""
 
+import dataclasses
 import json
 import shutil
 
+import cv2
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_model import random_variables
 from PIL import Image
-from tiny_eval import HEIGHT, WIDTH, folder_config, tiny_config, tiny_evaluate, without_times, write_clip
+from tiny_eval import (
+    HEIGHT,
+    PROBLEM,
+    VARIABLES,
+    WIDTH,
+    folder_config,
+    tiny_config,
+    tiny_evaluate,
+    without_times,
+    write_clip,
+)
 
 from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
@@ -18,6 +32,9 @@ from dattt_jax.metrics.region import jaccard
 from dattt_jax.metrics.saliency import describe_profile, frame_profile
 from dattt_jax.propagation import Propagation
 from dattt_jax.score import score
+from dattt_jax.ttt import SOURCE, Engine, Objective
+from input_pipeline.eval_pairs import frame_pairs
+from input_pipeline.flow import create_flow
 from input_pipeline.images import read_image_size, read_mask
 
 
@@ -216,6 +233,54 @@ def test_propagated_masks_are_scored(config, tmp_path):
             np.testing.assert_array_equal(mask, left > 0.5)
             scores.append(jaccard(left > 0.5, video.target(name)))
     assert results["strategies"]["n"]["J"]["mean"] == pytest.approx(np.mean(scores))
+
+
+class Knowing(Objective):
+    """Brings the level to what is known of the frame's mask."""
+
+    learns_predictions = True
+
+    def label(self, source, frame):
+        return jnp.mean(frame["prediction"])
+
+    def sample(self, frame, step, key):
+        return frame["label"]
+
+    def loss(self, variables, batch, key):
+        return (variables["params"]["level"] - batch) ** 2
+
+
+def test_predictions_of_a_video_are_learnt_once_they_agree(config, tmp_path):
+    """By strategies that take steps; with one that takes none, or alone."""
+    problem = dataclasses.replace(PROBLEM, objective=Knowing())
+    propagation = Propagation(0.5, (6, 8), lambda frame, logits: 1 / (1 + np.exp(-cv2.resize(
+        logits, (WIDTH, HEIGHT)))))
+    plain = tiny_evaluate(config, tmp_path / "plain", propagation)
+    both = tiny_evaluate(config, tmp_path / "both", propagation, problem)
+    assert both["strategies"]["base"] == plain["strategies"]["base"]
+    engine = Engine(problem, chunk=2)
+    for entry in eval_entries(config):
+        video = entry.open()
+        pairs = list(frame_pairs(video, range(3), create_flow("dis"), "repeat"))
+
+        class Clip:
+            def __len__(self):
+                return 3
+
+            def read(self, indices, pairs=pairs):
+                image, flow = (np.stack(x) for x in zip(*(pairs[i] for i in indices), strict=True))
+                return {"image": image, "flow": flow}
+
+        results = engine.run(VARIABLES, Clip(), SOURCE, jax.random.key(0))
+        with propagation.predicted(Clip(), results, lambda video=video: video.frames, tmp_path) as clip:
+            known = clip.read(np.arange(3))["prediction"].mean((1, 2))
+        record = json.loads((tmp_path / "both" / "videos" / "n" / f"{video.name}.json").read_text())
+        found = [record["losses"][name] for name in video.frame_names]
+        np.testing.assert_allclose(found, ((0.3 - known) ** 2)[:, None], rtol=1e-4)
+    alone = config.copy_and_resolve_references()
+    alone.eval.strategies = ("n",)
+    assert tiny_evaluate(alone, tmp_path / "alone", propagation, problem)["strategies"]["n"] == (
+        both["strategies"]["n"])
 
 
 def test_curves_and_propagation_exclude_each_other(config, tmp_path):

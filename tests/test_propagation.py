@@ -7,6 +7,7 @@ import pytest
 
 from dattt_jax.errors import UserError
 from dattt_jax.propagation import Propagation, follow
+from dattt_jax.ttt import FrameResult
 from input_pipeline import array_file
 from input_pipeline.array_file import ArrayFile
 from input_pipeline.flow.neighbours import neighbour_motion
@@ -89,12 +90,8 @@ def test_a_place_gathers_what_the_neighbour_had_where_the_flow_leads():
     np.testing.assert_array_equal(follow(own, before, motion, 0.8), own)
 
 
-def test_still_frames_are_averaged_over_time_as_the_formula_says(tmp_path):
-    """f_t = (1 - s) l_t + s f_{t-1}, the same backwards, and the mean of both."""
-    levels, share = np.array([0.9, 0.2, 0.6, 0.99, 0.4]), 0.7
-    predictions = np.broadcast_to(levels[:, None, None], (5, *SIZE)).astype(np.float32)
-    found = propagate(predictions, [texture()] * 5, share, tmp_path)
-
+def agreed(levels, share):
+    """Logits [T] of a still video: f_t = (1 - s) l_t + s f_{t-1}, so backwards, and the mean of both."""
     def one_way(logits):
         gathered = [logits[0]]
         for own in logits[1:]:
@@ -102,8 +99,43 @@ def test_still_frames_are_averaged_over_time_as_the_formula_says(tmp_path):
         return np.array(gathered)
 
     own = logit(levels)
-    expected = (one_way(own) + one_way(own[::-1])[::-1]) / 2
-    np.testing.assert_allclose(found, np.broadcast_to(expected[:, None, None], found.shape), atol=0.01)
+    return (one_way(own) + one_way(own[::-1])[::-1]) / 2
+
+
+def everywhere(values, size):
+    """[T] -> float32 [T, *size]."""
+    return np.broadcast_to(values[:, None, None], (len(values), *size)).astype(np.float32)
+
+
+LEVELS = np.array([0.9, 0.2, 0.6, 0.99, 0.4])
+
+
+def test_still_frames_are_averaged_over_time_as_the_formula_says(tmp_path):
+    found = propagate(everywhere(LEVELS, SIZE), [texture()] * 5, 0.7, tmp_path)
+    np.testing.assert_allclose(found, everywhere(agreed(LEVELS, 0.7), GRID), atol=0.01)
+    assert not list(tmp_path.iterdir())
+
+
+class Numbers:
+    """A clip of five frames that are their numbers."""
+
+    def __len__(self):
+        return 5
+
+    def read(self, indices):
+        return {"image": indices}
+
+
+def test_what_the_source_predicts_comes_with_the_frames(tmp_path):
+    frames, propagation = [texture()] * 5, Propagation(0.7, GRID, lambda frame, logits: logits)
+    results = [FrameResult(t, 0, level, np.zeros(0), np.zeros(0))
+               for t, level in enumerate(everywhere(LEVELS, SIZE))]
+    with propagation.predicted(Numbers(), results, lambda: iter(frames), tmp_path) as clip:
+        batch = clip.read(np.array([1, 3]))
+        np.testing.assert_array_equal(batch["image"], [1, 3])
+        assert len(clip) == 5 and batch["prediction"].dtype == np.float32
+        np.testing.assert_allclose(batch["prediction"], everywhere(agreed(LEVELS, 0.7), GRID)[[1, 3]],
+                                   atol=0.01)
     assert not list(tmp_path.iterdir())
 
 

@@ -19,6 +19,7 @@ from dattt_jax.errors import UserError
 from dattt_jax.forward import UPSAMPLINGS, encode_flow, predict_probability
 from dattt_jax.inference import load_network, to_mask
 from dattt_jax.segment import segment
+from dattt_jax.ttt import SOURCE, create_strategy
 from input_pipeline.flow import create_flow, flow_renderings
 from input_pipeline.video_io import open_video
 from input_pipeline.writers import VideoWriter
@@ -84,7 +85,8 @@ def test_every_frame_gets_a_mask_of_its_name_and_size(config, clip, tmp_path):
                                                           "summary.json"]
     assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(summary))
     seconds = summary["seconds"]
-    one_after_the_other = ["compile", "wait_input", "ttt", "predict", "wait_write", "propagate", "overlay"]
+    one_after_the_other = ["source", "compile", "wait_input", "ttt", "predict", "wait_write", "propagate",
+                           "overlay"]
     assert list(seconds) == [*one_after_the_other, "decode", "flow", "write", "total"]
     assert seconds["ttt"] == 0 and min(seconds.values()) >= 0
     assert sum(seconds[name] for name in one_after_the_other) <= seconds["total"] + 0.01
@@ -164,6 +166,39 @@ def test_propagated_masks_are_those_of_the_propagated_predictions(config, clip, 
         np.testing.assert_allclose(soft, 255 * expected[t], atol=0.6)
         np.testing.assert_array_equal(masks(tmp_path / "on")[name][soft > 129], 255)
         np.testing.assert_array_equal(masks(tmp_path / "on")[name][soft < 127], 0)
+
+
+def test_what_the_source_predicts_is_learnt_once_it_agrees(config, clip, tmp_path):
+    fields = {"ttt.strategy": "n", "ttt.objective": "self_training", "segment.overlay": False,
+              "segment.save_probability": True, "propagation": 0.8}
+    summary = run(config, clip, tmp_path / "run", **fields)
+    assert summary["seconds"]["source"] > 0
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(fields)
+    network, frames = load_network(config), list(moving_square())
+    engine, propagation = network.engine(config.ttt, adapts=True), network.propagation(0.8)
+    image, flow = (np.stack(x) for x in zip(*flow_renderings(frames, create_flow("dis"), "repeat"),
+                                            strict=True))
+
+    class Clip:
+        def __len__(self):
+            return FRAMES
+
+        def read(self, indices):
+            return {"image": image[indices], "flow": flow[indices]}
+
+    strategy, key = create_strategy("n", steps=2, groups=1), jax.random.key(config.seed)
+    source = engine.run(network.variables, Clip(), SOURCE, key)
+    with propagation.predicted(Clip(), source, lambda: frames, tmp_path) as predicted:
+        results = list(engine.run(network.variables, predicted, strategy, key))
+        with propagation.of_video(FRAMES, tmp_path) as gathered:
+            for result in results:
+                gathered.take(result.index, result.probability)
+            expected = list(gathered.results(lambda: frames))
+    for t, name in enumerate(masks(tmp_path / "run")):
+        assert summary["losses"][name] == pytest.approx(results[t].losses, rel=1e-4)
+        soft = cv2.imread(str(tmp_path / "run" / "probability" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_allclose(soft, 255 * expected[t], atol=0.6)
 
 
 def test_the_same_seed_gives_the_same_masks_whatever_the_chunk(config, clip, tmp_path):

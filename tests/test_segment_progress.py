@@ -107,8 +107,9 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(fields, tmp_path, caplo
 
 
 @pytest.mark.parametrize("after", [3, FRAMES + 2])  # while frames are predicted, and while masks propagate
-def test_propagation_goes_on_too(fields, tmp_path, after):
-    fields = fields | {"propagation": 0.9}
+@pytest.mark.parametrize("objective", ["tent_bn", "self_training"])  # which learns what was propagated
+def test_propagation_goes_on_too(fields, tmp_path, objective, after):
+    fields = fields | {"propagation": 0.9, "ttt.objective": objective}
     whole = run(fields, tmp_path / "whole")
     cut_off(fields, tmp_path / "cut", after)
     assert {"logits.tmp", "progress.npz"} <= {p.name for p in (tmp_path / "cut").iterdir()}

@@ -116,6 +116,15 @@ def test_every_strategy_follows_its_definition(name, chunk):
         assert r.applied.all()
 
 
+@pytest.mark.parametrize("name", ["base", "mwi"])
+def test_what_no_step_will_change_is_not_carried(name):
+    """A network's weights and the optimiser's moments, which would be copied for nothing."""
+    shapes = Engine(problem(optimizer=optax.adam(RATE)), chunk=1).state_shapes(
+        SOURCE, Video().read(np.array([0])), create_strategy(name, steps=3, groups=2))
+    assert len(jax.tree.leaves(shapes.trainable)) == (0 if name == "base" else 1)
+    assert len(jax.tree.leaves(shapes.opt_state)) == (1 if name == "base" else 3)  # the count of steps
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_chunks_give_what_one_piece_gives_bit_for_bit(name):
     def bits(chunk):

@@ -47,9 +47,9 @@ def tiny_config(weights):
     return config
 
 
-def tiny_evaluate(config, workdir, propagation=None):
+def tiny_evaluate(config, workdir, propagation=None, problem=PROBLEM):
     """`evaluate` of the tiny problem."""
-    engine = Engine(PROBLEM, chunk=2, per_step=config.eval.curves)
+    engine = Engine(problem, chunk=2, per_step=config.eval.curves)
     return run_plan(config, workdir, make_plan(config), engine, jax.tree.map(jnp.asarray, VARIABLES),
                     propagation)
 

@@ -98,9 +98,15 @@ class Engine:
         self._problem, self._chunk, self._per_step, self.policy = problem, chunk, per_step, policy
         self._fitting: dict[Any, int] = {}  # chunk by what a program is compiled for
         self._label = jax.jit(partial(label_frames, problem))
-        self._start = jax.jit(partial(_start, problem, policy.name == "stop_early"), static_argnames="window")
+        self._start = jax.jit(partial(_start, problem, policy.name == "stop_early"),
+                              static_argnames=("window", "adapts"))
         self._run_visit = jax.jit(partial(run_visit, problem, policy=policy),
                                   static_argnames=("steps", "per_step", "window"), donate_argnames=("state",))
+
+    @property
+    def learns_predictions(self) -> bool:
+        """Whether the objective asks for the 'prediction' of frames, see `Objective`."""
+        return self._problem.objective.learns_predictions
 
     def compile_count(self) -> int:
         """How many programs this engine has compiled.
@@ -261,7 +267,8 @@ class Engine:
             window=strategy.window)
 
     def _fresh_state(self, variables: Variables, batch: Batch, strategy: Strategy) -> AdaptState:
-        return self._start(variables, jax.tree.map(lambda x: x[0], batch), window=strategy.window)
+        return self._start(variables, jax.tree.map(lambda x: x[0], batch), window=strategy.window,
+                           adapts=strategy.steps > 0)
 
     def _try(self, variables: Variables, packed: Batch, strategy: Strategy, chunk: int, *,
              predicts: bool = False) -> None:
@@ -297,9 +304,10 @@ class Engine:
         return chunk
 
 
-def _start(problem: Problem, stops: bool, variables: Variables, frame: Frame, *, window: int) -> AdaptState:
+def _start(problem: Problem, stops: bool, variables: Variables, frame: Frame, *, window: int, adapts: bool
+           ) -> AdaptState:
     """The carry before a video. Compiled: copying weights one by one compiles a program per shape."""
-    return fresh_state(problem, variables, frame=frame, window=window, stops=stops)[0]
+    return fresh_state(problem, variables, frame=frame, window=window, stops=stops, adapts=adapts)[0]
 
 
 def _slice(batch: Batch, start: int, count: int) -> Batch:

@@ -44,11 +44,13 @@ class Session:
     def __init__(self, problem: Problem, variables: Variables, strategy: Strategy, key: Array) -> None:
         self._variables, self._strategy, self._key, self._pack = variables, strategy, key, problem.pack
         window = strategy.window
-        self._enter = jax.jit(partial(_enter, problem, window=window), donate_argnames=("state",))
+        adapts = strategy.steps > 0
+        self._enter = jax.jit(partial(_enter, problem, window=window, adapts=adapts),
+                              donate_argnames=("state",))
         self._step = jax.jit(partial(_step, problem, window=window), donate_argnames=("state",))
-        self._predict = jax.jit(partial(_predict, problem, adapts=strategy.steps > 0))
+        self._predict = jax.jit(partial(_predict, problem, adapts=adapts))
         self._label = jax.jit(partial(label_frames, problem))
-        self._fresh = partial(fresh_state, problem, variables, window=window)
+        self._fresh = partial(fresh_state, problem, variables, window=window, adapts=adapts)
         self._state: AdaptState | None = None
         self.restart()
 
@@ -92,8 +94,8 @@ class Session:
 
 
 def _enter(problem: Problem, *, variables: Variables, state: AdaptState, frame: Frame, fresh: Array,
-           window: int) -> AdaptState:
-    source, _ = fresh_state(problem, variables, frame=frame, window=window)
+           window: int, adapts: bool) -> AdaptState:
+    source, _ = fresh_state(problem, variables, frame=frame, window=window, adapts=adapts)
     return enter_frame(state, source, frame, fresh, window)
 
 
@@ -105,5 +107,5 @@ def _step(problem: Problem, *, variables: Variables, state: AdaptState, frame: F
 
 def _predict(problem: Problem, *, variables: Variables, state: AdaptState, frame: Frame, adapts: bool
              ) -> Array:
-    _, frozen = fresh_state(problem, variables)
+    _, frozen = fresh_state(problem, variables, adapts=adapts)
     return predict_frame(problem, state, frozen, frame, problem.context(variables, frame), adapts=adapts)

@@ -79,7 +79,7 @@ class AdaptState:
 
 
 def fresh_state(problem: Problem, variables: Variables, *, frame: Frame | None = None, window: int = 1,
-                stops: bool = False) -> tuple[AdaptState, FlatVariables]:
+                stops: bool = False, adapts: bool = True) -> tuple[AdaptState, FlatVariables]:
     """What adaptation starts from.
 
     Args:
@@ -88,6 +88,7 @@ def fresh_state(problem: Problem, variables: Variables, *, frame: Frame | None =
         frame: any frame, for its shapes; needed with a window.
         window: frames a step is drawn from.
         stops: the policy is stop_early.
+        adapts: steps will be taken; without any (the strategy base) nothing is trained or remembered.
 
     Returns:
         (source weights, an optimiser that has seen nothing, an empty memory and window; variables that are
@@ -95,13 +96,14 @@ def fresh_state(problem: Problem, variables: Variables, *, frame: Frame | None =
     """
     flat = traverse_util.flatten_dict(variables)
     # Copies: the state is donated, the source is not.
-    trainable = {path: jnp.array(value) for path, value in flat.items() if problem.moves(path)}
+    trainable = {path: jnp.array(value) for path, value in flat.items() if adapts and problem.moves(path)}
     frozen = {path: value for path, value in flat.items() if path not in trainable}
     empty = ()
     if window > 1:
         empty = (jax.tree.map(lambda x: jnp.zeros((window, *x.shape), x.dtype), frame), jnp.int32(0))
-    state = AdaptState(trainable, problem.optimizer.init(trainable), problem.objective.memory(variables),
-                       empty, jnp.bool_(False) if stops else ())
+    memory = problem.objective.memory(variables) if adapts else ()
+    state = AdaptState(trainable, problem.optimizer.init(trainable), memory, empty,
+                       jnp.bool_(False) if stops else ())
     return state, frozen
 
 
@@ -222,7 +224,7 @@ def run_visit(problem: Problem, *, variables: Variables, state: AdaptState, fram
         [chunk]}); zeros for padded and unpredicted frames.
     """
     source, frozen = fresh_state(problem, variables, frame=jax.tree.map(lambda x: x[0], frames),
-                                 window=window, stops=policy.name == "stop_early")
+                                 window=window, stops=policy.name == "stop_early", adapts=steps > 0)
 
     def predict(state: AdaptState, frame: Frame, context: Any) -> Array:
         return predict_frame(problem, state, frozen, frame, context, adapts=steps > 0)

@@ -107,6 +107,10 @@ class Strategy:
         return Visit(indices, fresh, pass_number * self.steps_per_visit, final=pass_number == self.passes - 1)
 
 
+SOURCE = Strategy(steps_per_visit=0)
+"""The strategy `base`."""
+
+
 def create_strategy(name: str, *, steps: int, groups: int, window: int = 1, reset_every: int = 0,
                     field: str = "config.ttt.strategy") -> Strategy:
     """The strategy of that name.
@@ -130,7 +134,7 @@ def create_strategy(name: str, *, steps: int, groups: int, window: int = 1, rese
         raise UserError(f"config.ttt.window ({window}) must be at least 1 and config.ttt.reset_every "
                         f"({reset_every}) at least 0")
     if name == "base":
-        return Strategy(steps_per_visit=0)
+        return SOURCE
     if name == "window":
         return Strategy(steps_per_visit=steps, window=window, reset_every=reset_every)
     groups = groups if name.startswith("grouped_") else 1

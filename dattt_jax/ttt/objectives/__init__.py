@@ -37,9 +37,12 @@ class Objective:
 
     Attributes:
         heads: parts the network must have: 'depth', or names of `models.auxiliary.HEADS`.
+        learns_predictions: whether `label` has a use for what the source predicts of the frame in the light
+            of the whole video. Where that is known, frames have it as 'prediction', logits float [h/4, w/4].
     """
 
     heads: tuple[str, ...] = ()
+    learns_predictions: bool = False
 
     def trainable(self, path: Path) -> bool:
         """Whether gradient steps change the variable at `path`, e.g. ('params', 'encoder_image', …)."""

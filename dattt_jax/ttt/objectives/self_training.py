@@ -1,11 +1,13 @@
 """Self-training: what the unadapted network makes of all flows of a frame teaches it to see it in any one.
 
 The source network predicts the frame from all its flows, with the frame's own edges where masks are upsampled
-so. Where that is sure, it is the target of the adapted network on a disturbed view of the frame with one of
-the flows, drawn at random. A flow that shows nothing, since the object stands still, has to be made up for by
-the object's appearance, which the image encoder learns over the video. The target never moves: a teacher that
-learned along would drift to an empty mask on real video. Object and background count alike, however small the
-object is.
+so. Where masks of a video agree over time (`dattt_jax.propagation`), what they agree on is the frame's
+prediction: a frame whose flows show nothing is then taught by those around it. Where the prediction is sure,
+it is the target of the adapted network on a disturbed view of the frame with one of the flows, drawn at
+random. A flow that shows nothing, since the object stands still, has to be made up for by the object's
+appearance, which the image encoder learns over the video. The target never moves: a teacher that learned
+along would drift to an empty mask on real video. Object and background count alike, however small the object
+is.
 
 Pseudo-labels: Lee, "Pseudo-Label", ICML workshop 2013; a weakly disturbed view that teaches a strongly
 disturbed one: Sohn et al., "FixMatch", NeurIPS 2020.
@@ -61,14 +63,16 @@ class SelfTraining(Objective):
     logits: Callable[[Variables, Frame], Array]
     disturb: Callable[[Array, Frame], Frame]
     refine: Callable[[Frame, Array], Array] = lambda frame, logits: logits
+    learns_predictions = True
 
     def trainable(self, path: Path) -> bool:
         """The image encoder, as in the paper."""
         return is_image_encoder(path)
 
     def label(self, source: Variables, frame: Frame) -> Array:
-        """Mean logits over the frame's flows, refined."""
-        return self.refine(frame, jnp.mean(self.logits(source, frame), axis=0))
+        """The frame's prediction, else the mean of the source's logits over its flows; refined."""
+        known = frame["prediction"][..., None] if "prediction" in frame else None
+        return self.refine(frame, jnp.mean(self.logits(source, frame), axis=0) if known is None else known)
 
     def sample(self, frame: Frame, step: Array, key: Array) -> tuple[Frame, Array]:
         """The disturbed frame, and the label."""

@@ -27,6 +27,11 @@ class Sum(Objective):
         """All heads that a part needs."""
         return tuple(dict.fromkeys(head for part in self.objectives for head in part.heads))
 
+    @property
+    def learns_predictions(self) -> bool:
+        """Whether any part does."""
+        return any(part.learns_predictions for part in self.objectives)
+
     def trainable(self, path: Path) -> bool:
         """Whether any part trains it."""
         return any(part.trainable(path) for part in self.objectives)
