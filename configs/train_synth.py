@@ -9,13 +9,13 @@
     python main.py --mode=export --config=configs/train_synth.py --config.init=runs/steadier --workdir=OUT \
         --config.export.mask_bias=1.25
 
-`dattt-synth-b1` starts from those of the stage `scrambled`, widened, and goes into files small enough for the
+`dattt-synth-b1` starts from those of the stage `steadier`, widened, and goes into files small enough for the
 repository:
 
     python main.py --mode=train --config=configs/train_synth.py:b1 --workdir=runs/b1 \
-        --config.init=runs/scrambled
+        --config.init=runs/steadier
     python main.py --mode=export --config=configs/train_synth.py:b1 --config.init=runs/b1 --workdir=OUT \
-        --config.export.part_mb=16
+        --config.export.mask_bias=1.25 --config.export.part_mb=16
 
 To train what is in the box further, name it in `config.init`, with another `config.seed` for clips that it
 has not seen.
@@ -77,7 +77,8 @@ _STAGES = {
                     iou_weight=0.5, graphics=0.2, gaps=(1, -1, 3, -3)),
     "steadier": _Stage(288, 1900, 4e-4, 5e-6, 10, render_scale=(1.0, 2.2), scramble=0.6, smallest=0.003,
                        iou_weight=0.5, graphics=0.2, gaps=(1, -1, 3, -3)),
-    "b1": _Stage(256, 300, 2e-4, 1e-5, 4, scramble=0.6),
+    "b1": _Stage(288, 600, 3e-4, 5e-6, 11, render_scale=(1.0, 2.2), scramble=0.6, smallest=0.003,
+                 iou_weight=0.5, graphics=0.2, gaps=(1, -1, 3, -3)),
 }
 
 
