@@ -47,6 +47,12 @@ def test_dis_refuses_tiny_frames():
         create_flow()(image, image)
 
 
+def test_dis_refuses_frames_that_its_pyramid_has_no_room_for():
+    image = textured(13, 1000)
+    with pytest.raises(UserError, match=r"1000x13 .*too narrow for flow 'dis': crop them"):
+        create_flow()(image, image)
+
+
 def test_dis_forgets_what_came_before():
     """OpenCV's object changes its settings when it sees a small frame."""
     method, pair = create_flow(), shifted_pair(120, 160, 2, 1)

@@ -31,14 +31,19 @@ class DisFlow:
         """Computes the motion from `image0` to `image1`; see `FlowMethod`.
 
         Raises:
-            UserError: a side of the frames is below 12 pixels.
+            UserError: a side of the frames is below 12 pixels, or far shorter than the other.
         """
+        size = f"{image0.shape[1]}x{image0.shape[0]} (width x height)"
         if min(image0.shape[:2]) < MIN_SIDE:
-            raise UserError(f"frames of {image0.shape[1]}x{image0.shape[0]} (width x height) are "
-                            f"too small for flow 'dis'; it needs {MIN_SIDE} pixels on both sides")
+            raise UserError(f"frames of {size} are too small for flow 'dis'; it needs {MIN_SIDE} pixels on "
+                            "both sides")
         # A new object each time: OpenCV's own changes its settings for good when it meets a frame
         # that is small, so results would depend on what was computed before.
         dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         gray0, gray1 = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (image0, image1))
-        flow = dis.calc(gray0, gray1, None)
+        try:
+            flow = dis.calc(gray0, gray1, None)
+        except cv2.error as error:  # halved until the width is a few pixels, nothing is left of the height
+            raise UserError(f"frames of {size} are too narrow for flow 'dis': crop them, or name another "
+                            "config.flow.method") from error
         return without_camera(flow) if self._stabilized else flow
