@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -34,7 +35,7 @@ class ArrayFile:
 
     def __init__(self, folder: Path, count: int, shape: tuple[int, ...], dtype: DTypeLike = np.float16, *,
                  name: str = "") -> None:
-        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._folder, self._shape, self._dtype = folder, shape, np.dtype(dtype)
         self._item = math.prod(shape) * self._dtype.itemsize
         size, path = count * self._item, folder / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,15 +44,10 @@ class ArrayFile:
             return
         self._file = path.open("w+b") if name else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         try:
-            for _ in range(count):
-                self._file.write(bytes(self._item))
-            self._file.flush()
-        except OSError as error:
-            with contextlib.suppress(OSError):  # what is still to be written
-                self._file.close()
-            if is_disk_full(error):
-                raise UserError(f"{folder}: the disk is full; make space here for {size / 2**20:.0f} MiB"
-                                ) from error
+            with _full_disk_told(folder, size):
+                _take_room(self._file.fileno(), size)
+        except BaseException:
+            self._file.close()
             raise
 
     def __enter__(self) -> Self:
@@ -62,8 +58,34 @@ class ArrayFile:
         self._file.close()
 
     def __setitem__(self, index: int, item: np.ndarray) -> None:
-        os.pwrite(self._file.fileno(), np.ascontiguousarray(item, self._dtype).tobytes(), index * self._item)
+        """Raises a ValueError where the item has another shape."""
+        if item.shape != self._shape:
+            raise ValueError(f"an item of {item.shape} in a file of {self._shape}")
+        data = memoryview(np.ascontiguousarray(item, self._dtype)).cast("B")
+        with _full_disk_told(self._folder, self._item):
+            os.pwrite(self._file.fileno(), data, index * self._item)
 
     def __getitem__(self, index: int) -> np.ndarray:
         data = os.pread(self._file.fileno(), self._item, index * self._item)
         return np.frombuffer(data, self._dtype).reshape(self._shape)
+
+
+def _take_room(file: int, size: int) -> None:
+    """Makes the file so large, zeros, on disk where the system can do that at once."""
+    try:
+        os.posix_fallocate(file, 0, size)
+    except (AttributeError, OSError) as error:  # not on macOS, not on every file system
+        if is_disk_full(error):
+            raise
+        os.ftruncate(file, size)
+
+
+@contextlib.contextmanager
+def _full_disk_told(folder: Path, size: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise UserError(f"{folder}: the disk is full; make space here for {size / 2**20:.0f} MiB"
+                            ) from error
+        raise

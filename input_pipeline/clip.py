@@ -8,8 +8,8 @@ from typing import Self
 
 import numpy as np
 
+from input_pipeline.array_file import ArrayFile
 from input_pipeline.background import Prefetcher
-from input_pipeline.frame_spool import FrameSpool
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -34,12 +34,10 @@ class PairClip:
         self._length = length
         self._next = first
         self._spool_folder = spool_folder
-        self._spools: tuple[FrameSpool, FrameSpool] | None = None
+        self._spools: tuple[ArrayFile, ...] = ()  # of frames and of renderings, made for the first pair
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            if self._spool_folder is not None:
-                self._spools = tuple(stack.enter_context(FrameSpool(self._spool_folder)) for _ in range(2))
             stack.enter_context(self._pairs)
             self._open = stack.pop_all()
         return self
@@ -59,16 +57,24 @@ class PairClip:
 
         Returns:
             {'image': uint8 [n, H, W, 3], 'flow': uint8 [n, H, W, 3]}, both RGB.
+
+        Raises:
+            UserError: the disk is full.
         """
-        if self._spools is None:
+        if self._spool_folder is None:
             if indices[0] != self._next or len(indices) != indices[-1] - indices[0] + 1:
                 raise ValueError(f"a streamed clip is read in order: {indices} after {self._next}")
             image, flow = zip(*self._take(len(indices)), strict=True)
             return {"image": np.stack(image), "flow": np.stack(flow)}
-        for pair in self._take(int(indices[-1]) + 1 - self._next):
+        first = self._next
+        for index, pair in enumerate(self._take(int(indices[-1]) + 1 - first), first):
+            if not self._spools:
+                self._spools = tuple(self._open.enter_context(
+                    ArrayFile(self._spool_folder, self._length, array.shape, np.uint8)) for array in pair)
             for spool, array in zip(self._spools, pair, strict=True):
-                spool.append(array)
-        return {"image": self._spools[0][indices], "flow": self._spools[1][indices]}
+                spool[index] = array
+        image, flow = (np.stack([spool[index] for index in indices]) for spool in self._spools)
+        return {"image": image, "flow": flow}
 
     def _take(self, count: int) -> Iterator[Pair]:
         for _ in range(count):

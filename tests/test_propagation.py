@@ -1,15 +1,10 @@
-"""Masks that agree over time: the motion they follow, what a frame gathers in closed form, and its files."""
-
-import errno
+"""Masks that agree over time: the motion they follow, what a frame gathers in closed form."""
 
 import numpy as np
 import pytest
 
-from dattt_jax.errors import UserError
 from dattt_jax.propagation import Propagation, follow
 from dattt_jax.ttt import FrameResult
-from input_pipeline import array_file
-from input_pipeline.array_file import ArrayFile
 from input_pipeline.flow.neighbours import neighbour_motion
 
 GRID = (24, 32)
@@ -164,35 +159,3 @@ def test_probabilities_of_zero_and_one_stay_finite(tmp_path):
     predictions = np.stack([np.zeros(SIZE, np.float32), np.ones(SIZE, np.float32)])
     found = propagate(predictions, [texture()] * 2, 0.5, tmp_path)
     np.testing.assert_allclose(np.abs(found), logit(0.999) / 2, rtol=2e-3)
-
-
-def test_an_array_file_gives_items_back_and_goes_on_with_a_file_of_its_size(tmp_path):
-    items = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float16)
-    folder = tmp_path / "new"
-    with ArrayFile(folder, 3, (2, 5), name="kept") as file:
-        file[2], file[0] = items[2], items[0]
-        np.testing.assert_array_equal(file[2], items[2])
-        np.testing.assert_array_equal(file[1], 0)
-    with ArrayFile(folder, 3, (2, 5), name="kept") as file:
-        np.testing.assert_array_equal(file[0], items[0])
-        file[1] = items[1].astype(np.float64)
-        np.testing.assert_array_equal(np.stack([file[i] for i in range(3)]), items)
-    with ArrayFile(folder, 4, (2, 5), name="kept") as file:
-        np.testing.assert_array_equal(file[0], 0)
-    with ArrayFile(folder, 3, (2, 5)) as file:
-        file[1] = items[1]
-        np.testing.assert_array_equal(file[1], items[1])
-        assert [p.name for p in folder.iterdir()] == ["kept"]
-
-
-def test_a_full_disk_is_told_before_the_work(tmp_path, monkeypatch):
-    class Full:
-        def write(self, data):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        def close(self):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(array_file.tempfile, "TemporaryFile", lambda dir: Full())
-    with pytest.raises(UserError, match=r"the disk is full; make space here for 2 MiB"):
-        ArrayFile(tmp_path, 1024, (32, 32))

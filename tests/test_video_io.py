@@ -1,4 +1,4 @@
-"""Reading videos, folders of frames and masks; writing masks and videos; the spool."""
+"""Reading videos, folders of frames and masks; writing masks and videos; files of arrays."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ from PIL import Image
 
 from dattt_jax.errors import UserError
 from input_pipeline import writers
-from input_pipeline.frame_spool import FrameSpool
+from input_pipeline.array_file import ArrayFile
 from input_pipeline.images import read_image, read_mask
 from input_pipeline.video_io import open_video
 from input_pipeline.writers import VideoWriter, write_json, write_mask, write_probability
@@ -509,41 +509,48 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
     assert (tmp_path / "a").read_text() == "1" and len(os.listdir(tmp_path)) == 1
 
 
-def test_spool(tmp_path):
-    frames = np.stack(noise_frames(6, 8, 10))
-    with FrameSpool(tmp_path / "spool") as spool:
-        for frame in frames[:4]:
-            spool.append(frame)
-        assert len(spool) == 4
-        np.testing.assert_array_equal(spool[:], frames[:4])
-        for frame in frames[4:]:  # after a read
-            spool.append(frame)
-        assert len(spool) == 6
-        np.testing.assert_array_equal(spool[1:3], frames[1:3])
-        np.testing.assert_array_equal(spool[4:9], frames[4:])
-        np.testing.assert_array_equal(spool[np.array([5, 0, 5])], frames[[5, 0, 5]])
-        np.testing.assert_array_equal(spool[-1], frames[-1])
-        part = spool[0:2]
-        part[:] = 0  # a copy
-        np.testing.assert_array_equal(spool[0:2], frames[0:2])
-        with pytest.raises(ValueError, match="spool"):
-            spool.append(frames[0, :4])
-    assert os.listdir(tmp_path / "spool") == []
+def test_an_array_file_gives_items_back_and_goes_on_with_a_file_of_its_size(tmp_path):
+    items = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float16)
+    folder = tmp_path / "new"
+    with ArrayFile(folder, 3, (2, 5), name="kept") as file:
+        file[2], file[0] = items[2], items[0]
+        np.testing.assert_array_equal(file[2], items[2])
+        np.testing.assert_array_equal(file[1], 0)
+    with ArrayFile(folder, 3, (2, 5), name="kept") as file:
+        np.testing.assert_array_equal(file[0], items[0])
+        file[1] = items[1].astype(np.float64)
+        np.testing.assert_array_equal(np.stack([file[i] for i in range(3)]), items)
+    with ArrayFile(folder, 4, (2, 5), name="kept") as file:
+        np.testing.assert_array_equal(file[0], 0)
+    with ArrayFile(folder, 3, (2, 5)) as file:
+        file[1] = items[1]
+        np.testing.assert_array_equal(file[1], items[1])
+        assert [p.name for p in folder.iterdir()] == ["kept"]
 
 
-def test_spool_is_gone_after_an_error(tmp_path):
-    with pytest.raises(RuntimeError), FrameSpool(tmp_path) as spool:
-        spool.append(corners(8, 8))
-        raise RuntimeError
+def test_an_array_file_takes_items_of_its_shape_alone_and_is_gone_after_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"an item of \(4, 10, 3\) in a file of \(8, 10, 3\)"), \
+            ArrayFile(tmp_path, 2, (8, 10, 3), np.uint8) as file:
+        file[0] = corners(8, 10)[:4]
     assert os.listdir(tmp_path) == []
 
 
-def test_spool_on_a_full_disk(tmp_path):
-    if not os.path.exists("/dev/full"):
-        pytest.skip("this system has no /dev/full")
-    with FrameSpool(tmp_path) as spool:
-        spool._file.close()
-        spool._file = open("/dev/full", "r+b", buffering=0)  # noqa: SIM115 - the spool closes it
-        with pytest.raises(UserError, match="the disk is full"):
-            spool.append(corners(8, 8))
-        assert len(spool) == 0
+def test_a_file_system_that_cannot_take_room_at_once(tmp_path, monkeypatch):
+    def refuse(file, start, size):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    with ArrayFile(tmp_path, 2, (2, 5)) as file:
+        file[1] = np.ones((2, 5))
+        np.testing.assert_array_equal(np.stack([file[0], file[1]]), [np.zeros((2, 5)), np.ones((2, 5))])
+
+
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
+def test_an_array_file_on_a_full_disk(tmp_path, monkeypatch, call):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, full, raising=False)
+    with pytest.raises(UserError, match=r"the disk is full; make space here for 2 MiB"), \
+            ArrayFile(tmp_path, 1, (1024, 1024)) as file:
+        file[0] = np.zeros((1024, 1024))
