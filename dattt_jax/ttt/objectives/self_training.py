@@ -71,8 +71,11 @@ class SelfTraining(Objective):
 
     def label(self, source: Variables, frame: Frame) -> Array:
         """The frame's prediction, else the mean of the source's logits over its flows; refined."""
-        known = frame["prediction"][..., None] if "prediction" in frame else None
-        return self.refine(frame, jnp.mean(self.logits(source, frame), axis=0) if known is None else known)
+        if "prediction" in frame:
+            known = frame["prediction"][..., None]
+        else:
+            known = jnp.mean(self.logits(source, frame), axis=0)
+        return self.refine(frame, known)
 
     def sample(self, frame: Frame, step: Array, key: Array) -> tuple[Frame, Array]:
         """The disturbed frame, and the label."""
