@@ -21,6 +21,7 @@ from dattt_jax.metrics.background import FrameScorer
 from dattt_jax.metrics.protocols import Protocol
 from dattt_jax.metrics.scoring import FrameScore, missing_score, score_frame, video_saliency
 from dattt_jax.propagation import Propagation
+from dattt_jax.stopwatch import Stopwatch, TimedClip
 from dattt_jax.ttt import SOURCE, Engine, Frames, Strategy
 from dattt_jax.ttt.monitor import summarize
 from dattt_jax.ttt.objectives import Variables
@@ -103,7 +104,7 @@ class VideoRunner:
                 predicted = stack.enter_context(self.propagation.predicted(
                     clip, results, functools.partial(_those, video, wanted), self.workdir))
             for name in todo:
-                reads = _TimedClip(predicted if learns and self.strategies[name].steps else clip)
+                reads = predicted if learns and self.strategies[name].steps else clip
                 record = self._run(name, video, wanted, reads, variables, on_visited)
                 write_json(self.record_path(name, video.name), record)
 
@@ -112,9 +113,10 @@ class VideoRunner:
         return bool(self.propagation and self.engine.learns_predictions
                     and any(self.strategies[name].steps for name in strategies))
 
-    def _run(self, strategy_name: str, video: EvalVideo, wanted: Sequence[int], clip: "_TimedClip",
+    def _run(self, strategy_name: str, video: EvalVideo, wanted: Sequence[int], clip: Frames,
              variables: Variables, on_visited: Callable[[int], None]) -> Record:
         start, strategy, losses, reports = time.perf_counter(), self.strategies[strategy_name], {}, {}
+        watch = Stopwatch()
         names, annotated = [video.frame_names[i] for i in wanted], set(video.annotated)
         masks = self.workdir / "masks" / strategy_name / video.name
         overlay_path = self.workdir / "overlays" / strategy_name / f"{video.name}.mp4"
@@ -131,8 +133,8 @@ class VideoRunner:
                 if final:
                     writer.submit(write_mask, masks / f"{name}.png", mask)
 
-            for result in self.engine.run(variables, clip, strategy, _key(self.seed, video),
-                                          on_visited=on_visited):
+            for result in self.engine.run(variables, TimedClip(clip, watch), strategy,
+                                          _key(self.seed, video), on_visited=on_visited):
                 name = names[result.index]
                 if result.final:
                     losses[name], reports[name] = loss_values(result.losses), result.report
@@ -162,7 +164,8 @@ class VideoRunner:
             "losses": {name: losses[name] for name in sorted(losses)}, "category": video.category,
             "adaptation": summarize(self.engine.policy, [reports[name] for name in names], strategy.steps),
             "flow": "of the data set" if uses_stored_flow(video, self.flow) else self.flow.identity,
-            "seconds": round(time.perf_counter() - start, 3), "input_seconds": round(clip.seconds, 3)}
+            "seconds": round(time.perf_counter() - start, 3),
+            "input_seconds": round(watch.seconds["wait_input"], 3)}
 
     def _missing_score(self, video: EvalVideo, name: str) -> FrameScore:
         return missing_score(video.target(name), self.protocol, saliency=self.saliency)
@@ -185,23 +188,6 @@ def _those(video: EvalVideo, wanted: Sequence[int]) -> Iterator[np.ndarray]:
     """The frames of those numbers."""
     chosen = set(wanted)
     return (frame for index, frame in enumerate(video.frames) if index in chosen)
-
-
-class _TimedClip:
-    """A clip and the seconds spent waiting for it."""
-
-    def __init__(self, clip: Frames) -> None:
-        self._clip, self.seconds = clip, 0.0
-
-    def __len__(self) -> int:
-        return len(self._clip)
-
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        start = time.perf_counter()
-        try:
-            return self._clip.read(indices)
-        finally:
-            self.seconds += time.perf_counter() - start
 
 
 def _score(video: EvalVideo, name: str, mask: np.ndarray, soft: np.ndarray | None) -> FrameScore:

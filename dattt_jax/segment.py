@@ -29,8 +29,8 @@ from dattt_jax.segment_progress import (
     run_settings,
     start_network,
 )
-from dattt_jax.stopwatch import Stopwatch
-from dattt_jax.ttt import SOURCE, Frames, Strategy, create_strategy
+from dattt_jax.stopwatch import Stopwatch, TimedClip
+from dattt_jax.ttt import SOURCE, Strategy, create_strategy
 from dattt_jax.ttt import Progress as EngineProgress
 from dattt_jax.ttt.monitor import frame_report, summarize
 from dattt_jax.ttt.weights import save_difference
@@ -183,7 +183,7 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
         with Progress("segment", length * strategy.passes, initial=visited) as bar:
             with watch.measure("compile"):  # while the first frames are decoded and their flow is estimated
                 engine.warm_up(network.variables, shown, strategy)
-            results = engine.run(network.variables, _TimedReads(reads, watch), strategy, key,
+            results = engine.run(network.variables, TimedClip(reads, watch), strategy, key,
                                  on_visited=bar.update, start=start, on_progress=keep, progress_due=saved.due)
             for result in watch.iterate("network", results):
                 name = video.frame_names[result.index]
@@ -211,20 +211,6 @@ def _counted_frames(video: Video, length: int, bar: Progress) -> Iterator[np.nda
     for frame in itertools.islice(video, length):
         yield frame
         bar.update(1)
-
-
-class _TimedReads:
-    """A clip, and how long its reader waits for it."""
-
-    def __init__(self, clip: Frames, watch: Stopwatch) -> None:
-        self._clip, self._watch = clip, watch
-
-    def __len__(self) -> int:
-        return len(self._clip)
-
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        with self._watch.measure("wait_input"):
-            return self._clip.read(indices)
 
 
 def write_overlay(video: Video, workdir: Path, names: set[str]) -> None:

@@ -6,6 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+import numpy as np
+
+from dattt_jax.ttt import Frames
+from dattt_jax.ttt.steps import Batch
+
 Item = TypeVar("Item")
 
 
@@ -34,3 +39,18 @@ class Stopwatch:
                 except StopIteration:
                     return
             yield item
+
+
+class TimedClip:
+    """A clip, and under `wait_input` how long its reader waits for it."""
+
+    def __init__(self, clip: Frames, watch: Stopwatch) -> None:
+        self._clip, self._watch = clip, watch
+
+    def __len__(self) -> int:
+        return len(self._clip)
+
+    def read(self, indices: np.ndarray) -> Batch:
+        """As the clip."""
+        with self._watch.measure("wait_input"):
+            return self._clip.read(indices)

@@ -37,15 +37,15 @@ class ArrayFile:
                  name: str = "") -> None:
         self._folder, self._shape, self._dtype = folder, shape, np.dtype(dtype)
         self._item = math.prod(shape) * self._dtype.itemsize
-        size, path = count * self._item, folder / name
+        self._size, path = count * self._item, folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        if name and path.exists() and path.stat().st_size == size:
+        if name and path.exists() and path.stat().st_size == self._size:
             self._file = path.open("r+b")
             return
         self._file = path.open("w+b") if name else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         try:
-            with _full_disk_told(folder, size):
-                _take_room(self._file.fileno(), size)
+            with self._full_disk_told():
+                _take_room(self._file.fileno(), self._size)
         except BaseException:
             self._file.close()
             raise
@@ -62,12 +62,24 @@ class ArrayFile:
         if item.shape != self._shape:
             raise ValueError(f"an item of {item.shape} in a file of {self._shape}")
         data = memoryview(np.ascontiguousarray(item, self._dtype)).cast("B")
-        with _full_disk_told(self._folder, self._item):
-            os.pwrite(self._file.fileno(), data, index * self._item)
+        end = (index + 1) * self._item
+        with self._full_disk_told():
+            while data:  # a nearly full disk takes a part
+                data = data[os.pwrite(self._file.fileno(), data, end - len(data)):]
 
     def __getitem__(self, index: int) -> np.ndarray:
         data = os.pread(self._file.fileno(), self._item, index * self._item)
         return np.frombuffer(data, self._dtype).reshape(self._shape)
+
+    @contextlib.contextmanager
+    def _full_disk_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if is_disk_full(error):
+                raise UserError(f"{self._folder}: the disk is full; make space here for "
+                                f"{self._size / 2**20:.0f} MiB") from error
+            raise
 
 
 def _take_room(file: int, size: int) -> None:
@@ -78,14 +90,3 @@ def _take_room(file: int, size: int) -> None:
         if is_disk_full(error):
             raise
         os.ftruncate(file, size)
-
-
-@contextlib.contextmanager
-def _full_disk_told(folder: Path, size: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if is_disk_full(error):
-            raise UserError(f"{folder}: the disk is full; make space here for {size / 2**20:.0f} MiB"
-                            ) from error
-        raise

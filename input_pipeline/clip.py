@@ -37,9 +37,8 @@ class PairClip:
         self._spools: tuple[ArrayFile, ...] = ()  # of frames and of renderings, made for the first pair
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.enter_context(self._pairs)
-            self._open = stack.pop_all()
+        self._open = ExitStack()
+        self._open.enter_context(self._pairs)
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None,

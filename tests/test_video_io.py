@@ -545,6 +545,16 @@ def test_a_file_system_that_cannot_take_room_at_once(tmp_path, monkeypatch):
         np.testing.assert_array_equal(np.stack([file[0], file[1]]), [np.zeros((2, 5)), np.ones((2, 5))])
 
 
+def test_an_array_file_writes_what_the_system_takes_in_parts(tmp_path, monkeypatch):
+    item = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float16)
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: whole(file, data[:5], offset))
+    with ArrayFile(tmp_path, 3, (3, 7)) as file:
+        file[1] = item
+        for index, expected in enumerate((0 * item, item, 0 * item)):
+            np.testing.assert_array_equal(file[index], expected)
+
+
 @pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
 def test_an_array_file_on_a_full_disk(tmp_path, monkeypatch, call):
     def full(*arguments):

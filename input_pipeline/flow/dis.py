@@ -43,7 +43,10 @@ class DisFlow:
         gray0, gray1 = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (image0, image1))
         try:
             flow = dis.calc(gray0, gray1, None)
-        except cv2.error as error:  # halved until the width is a few pixels, nothing is left of the height
+        except cv2.error as error:
+            if error.code != cv2.Error.StsAssert:
+                raise
+            # Halved until the width is a few pixels, nothing is left of the height.
             raise UserError(f"frames of {size} are too narrow for flow 'dis': crop them, or name another "
                             "config.flow.method") from error
         return without_camera(flow) if self._stabilized else flow
