@@ -10,7 +10,8 @@ One layout for every checkpoint, so that whatever reads weights reads them all:
     <folder>/best               link to the step that was best in validation
 
 `--mode=train` writes one per `config.train.save_steps`, `--mode=convert` writes step 0. Orbax
-writes under a temporary name and renames when all is written: a step folder is whole or not there.
+writes under a temporary name and renames when all is written, and what is not kept is renamed before
+it is deleted: a step folder is whole or not there, whenever the process is killed.
 Nothing in a checkpoint depends on the number of devices or processes. With several processes each
 calls every method at the same step, on the same folder; the first one writes.
 """
@@ -42,6 +43,7 @@ from dattt_jax.variables import Variables, check_fit, leaf_shapes, variable_shap
 _FOLDER = "checkpoints"
 _VARIABLES, _MODEL, _OPTIMIZER, _DATA = "variables", "model", "optimizer", "data"
 _BEST = "best"
+_DELETED = "deleted"  # where steps that are not kept wait until their files are removed
 _STRAY_READS_S = 0.5  # how long reads of a damaged checkpoint may still run
 
 
@@ -73,11 +75,12 @@ class CheckpointStore:
             # What a killed run leaves half-written. Orbax would remove it in a thread that nobody waits for.
             for half_written in self._folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
                 shutil.rmtree(half_written, ignore_errors=True)
+        self._remove_deleted()
         best = BestN(get_metric_fn=lambda metrics: metrics[best_by], n=1,
                      keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
-            best_fn=best.get_metric_fn)
+            best_fn=best.get_metric_fn, todelete_subdir=_DELETED)
         quiet_libraries()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
         self._link_best()
@@ -128,13 +131,21 @@ class CheckpointStore:
         if data is not None:
             items[_DATA] = ocp.args.JsonSave(data.get_state())
         with _full_disk_told(self._folder):
+            self._manager.wait_until_finished()  # as `save` itself would
+            self._remove_deleted()
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def wait(self) -> None:
         """Returns when what was saved is on disk."""
         with _full_disk_told(self._folder):
             self._manager.wait_until_finished()
+            self._remove_deleted()
             self._link_best()
+
+    def _remove_deleted(self) -> None:
+        """Removes the files of steps that are not kept; called while nothing is being saved."""
+        if jax.process_index() == 0:
+            shutil.rmtree(self._folder / _DELETED, ignore_errors=True)
 
     def _link_best(self) -> None:
         """Makes `<workdir>/best` the best checkpoint."""

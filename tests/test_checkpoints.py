@@ -1,5 +1,6 @@
 """Checkpoints: round trips, what is kept, and every error a user can meet."""
 
+import os
 import shutil
 
 import grain
@@ -92,6 +93,32 @@ def test_training_checkpoint_comes_back_whole(tmp_path):
         assert next(resumed) == 3  # after 0, 1, 2
         store.save(4, *states[1], resumed)
     assert not half.exists()
+
+
+def test_a_deletion_that_is_cut_off_leaves_no_half_step(tmp_path, monkeypatch):
+    config, variables = model_config(), filled(model_config())
+    remove, removed = os.unlink, []
+
+    def remove_one(path, **options):
+        if removed:
+            raise OSError("killed")
+        removed.append(path)
+        remove(path, **options)
+
+    folder = tmp_path / "checkpoints"
+    with CheckpointStore(tmp_path, config, keep=1) as store:
+        store.save(1, variables)
+        store.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", remove_one)
+            store.save(2, variables)
+            store.wait()
+        left = {p.name for p in folder.iterdir()}
+    assert removed
+    assert left == {"2", "deleted"}
+    with CheckpointStore(tmp_path, config, keep=1) as store:
+        assert [p.name for p in folder.iterdir()] == ["2"]
+        assert_equal_trees(load_variables(store.latest), variables)
 
 
 def test_checkpoint_of_another_backbone(converted):
