@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
     # dis: take the camera's motion out. What networks in the box were trained on; published ones were not.
     config.flow.stabilized = False
     # The frames that flow is estimated to, so many later or (negative) earlier: the mask is made of the mean
-    # of their logits. Training draws one of them for a synthetic sample.
+    # of their logits, sure ones counting more. Training draws one of them for a synthetic sample.
     config.flow.gaps = (1,)
     # Flow of the last frame: repeat, backward or drop. With other gaps repeat is backward.
     config.flow.last_frame = "repeat"

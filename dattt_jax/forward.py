@@ -15,6 +15,7 @@ Array = jax.Array
 Size = tuple[int, int]
 
 UPSAMPLINGS = ("bilinear", "guided")  # of the mask to the frame
+_LEAST_OBJECT = 1e-12  # probability in all, where a map has none
 
 
 def prepare(image: Array, input_size: Size, framing: Framing | None = None) -> Array:
@@ -46,8 +47,8 @@ def predict_probability(model: DATTT, variables: Variables, image: Array, flow_f
         model: the network.
         variables: its variables.
         image: frames uint8 [B, H, W, 3].
-        flow_features: what `encode_flow` gave for the same frames, one flow each or several in a row; of the
-            logits of several the mean is taken.
+        flow_features: what `encode_flow` gave for the same frames, one flow each or several in a row, see
+            `merge_flows`.
         input_size: (height, width) the network sees.
         framing: where the frames are in `image`, if they are padded.
         upsampling: one of `UPSAMPLINGS`: bilinear, of the logits, then the sigmoid (authors' code); or
@@ -60,8 +61,29 @@ def predict_probability(model: DATTT, variables: Variables, image: Array, flow_f
     image_features = model.apply(variables, network_input, method=model.encode_image)
     flows = flow_features[0].shape[0] // image.shape[0]
     logits = model.apply(variables, repeat(image_features, flows), flow_features, method=model.mask_logits)
-    logits = jnp.mean(logits.reshape(-1, flows, *logits.shape[1:]), axis=1)
+    logits = jax.vmap(merge_flows)(logits.reshape(-1, flows, *logits.shape[1:]))
     return upsample(logits, image, network_input, framing, upsampling=upsampling)
+
+
+def merge_flows(logits: Array) -> Array:
+    """One map of logits from those of a frame's several flows: their mean, the sure ones counting more.
+
+    Where a pair of frames shows little motion, or too much for its flow to be found, the network is less
+    sure of all that it takes for the object. A map counts with the square of how sure it is there,
+    Σ p · |2p - 1| / Σ p over its probabilities p. One map stays as it is.
+
+    Args:
+        logits: float [N, h, w, 1].
+
+    Returns:
+        float [h, w, 1].
+    """
+    probability = jax.nn.sigmoid(logits.astype(jnp.float32))
+    places = tuple(range(1, logits.ndim))
+    sure = ((jnp.sum(probability * jnp.abs(2 * probability - 1), axis=places) + _LEAST_OBJECT)
+            / (jnp.sum(probability, axis=places) + _LEAST_OBJECT))
+    weight = (sure**2 / jnp.sum(sure**2)).reshape(-1, *(1 for _ in places))
+    return jnp.sum(weight * logits, axis=0)
 
 
 def upsample(logits: Array, image: Array, network_input: Array, framing: Framing | None = None, *,

@@ -8,12 +8,13 @@ import tiny
 
 from dattt_jax import framing
 from dattt_jax.augment import ttt_views
-from dattt_jax.forward import UPSAMPLINGS, encode_flow, predict_probability, prepare
+from dattt_jax.forward import UPSAMPLINGS, encode_flow, merge_flows, predict_probability, prepare
 from dattt_jax.framing import OUTSIDE, Buckets, framing_of
 from dattt_jax.inference import Network
 from dattt_jax.models import create_model
 from dattt_jax.ttt import create_strategy
 from dattt_jax.ttt.monitor import measure
+from dattt_jax.ttt.task import Task
 
 INPUT = (32, 48)
 SIZES = ((45, 70), (32, 48), (90, 51), (64, 64), (128, 33))  # smaller, equal, larger, whole multiples
@@ -65,7 +66,23 @@ def test_input_crops_and_probability_equal_the_plain_form(size, upsampling):
     assert np.all(np.asarray(found[2])[0][outside] == OUTSIDE)
 
 
-def test_several_flows_of_a_frame_give_the_mean_of_their_logits():
+def test_sure_maps_count_more():
+    def logit(p):
+        return np.log(p / (1 - p))
+
+    maps = np.stack([logit(np.full((2, 3, 1), p, np.float32)) for p in (0.9, 0.6)])
+    maps[1, 1] = -40  # a place without object says nothing about how sure the map is of its object
+    # Sure of what is taken for the object: |2 · 0.9 - 1| = 0.8 and |2 · 0.6 - 1| = 0.2; squared 16 to 1.
+    np.testing.assert_allclose(merge_flows(maps), (16 * maps[0] + maps[1]) / 17, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(merge_flows(maps[:1]), maps[0])
+    np.testing.assert_allclose(merge_flows(np.stack([maps[0]] * 3)), maps[0], rtol=1e-6)
+    empty = np.full((2, 2, 3, 1), -200, np.float32)  # probabilities that are 0 in float32
+    np.testing.assert_array_equal(merge_flows(empty), empty[0])
+    undecided = np.zeros((2, 2, 3, 1), np.float32)
+    np.testing.assert_array_equal(merge_flows(undecided), undecided[0])
+
+
+def test_several_flows_of_a_frame_are_merged():
     config = tiny.tiny_config().model
     model, variables, size = create_model(config), tiny.filled(config), (45, 70)
     problem = Network(model, variables, INPUT).problem(tiny.tiny_config().ttt, adapts=True)
@@ -82,7 +99,13 @@ def test_several_flows_of_a_frame_give_the_mean_of_their_logits():
     def logit(p):
         return np.log(p) - np.log1p(-p)
 
-    expected = np.mean([logit(of(flows[:, i])) for i in range(3)], axis=0)
+    # Upsampling is bilinear: weights of the small maps are those of the large ones.
+    task = Task(model, INPUT, 1)
+    packed, _ = problem.pack({"image": image, "flow": flows})
+    small = task.mask_logits(variables, jax.tree.map(lambda x: x[0], packed))
+    p = np.asarray(jax.nn.sigmoid(small), np.float64)
+    sure = np.sum(p * np.abs(2 * p - 1), axis=(1, 2, 3)) / np.sum(p, axis=(1, 2, 3))
+    expected = np.tensordot(sure**2 / np.sum(sure**2), [logit(of(flows[:, i])) for i in range(3)], axes=1)
     np.testing.assert_allclose(logit(of(flows)), expected, rtol=0, atol=3e-6)
     # One flow alone gives something else, by far more than the tolerance.
     assert np.abs(logit(of(flows[:, 0])) - expected).max() > 2e-5

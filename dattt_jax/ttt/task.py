@@ -37,7 +37,7 @@ _LEAST = 1e-4  # probability, where a logit is taken of it
 class Task:
     """A network, and frames {'image': uint8 [H, W, 3], 'flow': uint8 [H, W, 3]}. All methods are traced.
 
-    A frame may also have several flows, [N, H, W, 3]: its logits are the mean of theirs.
+    A frame may also have several flows, [N, H, W, 3]: its logits are made of theirs by `forward.merge_flows`.
 
     Frames that come through the engine are padded and have a 'framing', see `dattt_jax.framing`; ask here for
     what is made of them. Without it a frame is as large as its arrays.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from dattt_jax.forward import merge_flows
 from dattt_jax.ttt.objectives import Array, Frame, Objective, Path, Variables
 from dattt_jax.ttt.objectives.filters import is_image_encoder
 
@@ -70,11 +71,11 @@ class SelfTraining(Objective):
         return is_image_encoder(path)
 
     def label(self, source: Variables, frame: Frame) -> Array:
-        """The frame's prediction, else the mean of the source's logits over its flows; refined."""
+        """The frame's prediction, else what the source's logits say over its flows; refined."""
         if "prediction" in frame:
             known = frame["prediction"][..., None]
         else:
-            known = jnp.mean(self.logits(source, frame), axis=0)
+            known = merge_flows(self.logits(source, frame))
         return self.refine(frame, known)
 
     def sample(self, frame: Frame, step: Array, key: Array) -> tuple[Frame, Array]:
