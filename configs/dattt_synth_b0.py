@@ -34,8 +34,8 @@ def get_config(objective: str = "depth") -> ConfigDict:
     config.model.decoder_features = 128
     config.model.drop_path = 0.0
     config.flow.stabilized = True
-    # Chosen on such clips with the weights of the stage `varied`, whose training had gaps of 2 instead of 3.
-    config.flow.gaps = (1, -1, 3, -3)
+    # Farther than in training, where it was 3: on such clips of 24 frames J was 83.7 with 5 and 82.8 with 3.
+    config.flow.gaps = (1, -1, 5, -5)
     config.ttt.batch_size = 4
     config.synthetic.size = (480, 854)
     config.synthetic.num_frames = 4

@@ -69,8 +69,8 @@ def merge_flows(logits: Array) -> Array:
     """One map of logits from those of a frame's several flows: their mean, the sure ones counting more.
 
     Where a pair of frames shows little motion, or too much for its flow to be found, the network is less
-    sure of all that it takes for the object. A map counts with the square of how sure it is there,
-    Σ p · |2p - 1| / Σ p over its probabilities p. One map stays as it is.
+    sure of all that it takes for the object. A map counts with the fourth power of how sure it is there,
+    Σ p · |2p - 1| / Σ p over its probabilities p. One map stays as it is. Not in the paper, which has one.
 
     Args:
         logits: float [N, h, w, 1].
@@ -82,7 +82,8 @@ def merge_flows(logits: Array) -> Array:
     places = tuple(range(1, logits.ndim))
     sure = ((jnp.sum(probability * jnp.abs(2 * probability - 1), axis=places) + _LEAST_OBJECT)
             / (jnp.sum(probability, axis=places) + _LEAST_OBJECT))
-    weight = (sure**2 / jnp.sum(sure**2)).reshape(-1, *(1 for _ in places))
+    count = (sure / jnp.max(sure)) ** 4
+    weight = (count / jnp.sum(count)).reshape(-1, *(1 for _ in places))
     return jnp.sum(weight * logits, axis=0)
 
 

@@ -70,9 +70,9 @@ def test_sure_maps_count_more():
     def logit(p):
         return np.log(p / (1 - p))
 
-    maps = np.stack([logit(np.full((2, 3, 1), p, np.float32)) for p in (0.9, 0.6)])
+    maps = np.stack([logit(np.full((2, 3, 1), p, np.float32)) for p in (0.9, 0.7)])
     maps[1, 1] = -40  # a place without object says nothing about how sure the map is of its object
-    # Sure of what is taken for the object: |2 · 0.9 - 1| = 0.8 and |2 · 0.6 - 1| = 0.2; squared 16 to 1.
+    # Sure of what each takes for the object: |2 · 0.9 - 1| = 0.8 and |2 · 0.7 - 1| = 0.4: 16 to 1.
     np.testing.assert_allclose(merge_flows(maps), (16 * maps[0] + maps[1]) / 17, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(merge_flows(maps[:1]), maps[0])
     np.testing.assert_allclose(merge_flows(np.stack([maps[0]] * 3)), maps[0], rtol=1e-6)
@@ -105,7 +105,7 @@ def test_several_flows_of_a_frame_are_merged():
     small = task.mask_logits(variables, jax.tree.map(lambda x: x[0], packed))
     p = np.asarray(jax.nn.sigmoid(small), np.float64)
     sure = np.sum(p * np.abs(2 * p - 1), axis=(1, 2, 3)) / np.sum(p, axis=(1, 2, 3))
-    expected = np.tensordot(sure**2 / np.sum(sure**2), [logit(of(flows[:, i])) for i in range(3)], axes=1)
+    expected = np.tensordot(sure**4 / np.sum(sure**4), [logit(of(flows[:, i])) for i in range(3)], axes=1)
     np.testing.assert_allclose(logit(of(flows)), expected, rtol=0, atol=3e-6)
     # One flow alone gives something else, by far more than the tolerance.
     assert np.abs(logit(of(flows[:, 0])) - expected).max() > 2e-5
