@@ -102,7 +102,7 @@ def test_several_flows_of_a_frame_are_merged():
     # Upsampling is bilinear: weights of the small maps are those of the large ones.
     task = Task(model, INPUT, 1)
     packed, _ = problem.pack({"image": image, "flow": flows})
-    small = task.mask_logits(variables, jax.tree.map(lambda x: x[0], packed))
+    small = jax.jit(task.mask_logits)(variables, jax.tree.map(lambda x: x[0], packed))
     p = np.asarray(jax.nn.sigmoid(small), np.float64)
     sure = np.sum(p * np.abs(2 * p - 1), axis=(1, 2, 3)) / np.sum(p, axis=(1, 2, 3))
     expected = np.tensordot(sure**4 / np.sum(sure**4), [logit(of(flows[:, i])) for i in range(3)], axes=1)
