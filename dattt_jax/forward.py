@@ -79,12 +79,11 @@ def merge_flows(logits: Array) -> Array:
         float [h, w, 1].
     """
     probability = jax.nn.sigmoid(logits.astype(jnp.float32))
-    places = tuple(range(1, logits.ndim))
-    sure = ((jnp.sum(probability * jnp.abs(2 * probability - 1), axis=places) + _LEAST_OBJECT)
-            / (jnp.sum(probability, axis=places) + _LEAST_OBJECT))
+    sure, size = (jnp.sum(x, axis=(1, 2, 3), keepdims=True) + _LEAST_OBJECT
+                  for x in (probability * jnp.abs(2 * probability - 1), probability))
+    sure /= size
     count = (sure / jnp.max(sure)) ** 4
-    weight = (count / jnp.sum(count)).reshape(-1, *(1 for _ in places))
-    return jnp.sum(weight * logits, axis=0)
+    return jnp.sum(count / jnp.sum(count) * logits, axis=0)
 
 
 def upsample(logits: Array, image: Array, network_input: Array, framing: Framing | None = None, *,
