@@ -73,13 +73,14 @@ def merge_flows(logits: Array) -> Array:
     Σ p · |2p - 1| / Σ p over its probabilities p. One map stays as it is. Not in the paper, which has one.
 
     Args:
-        logits: float [N, h, w, 1].
+        logits: float [N, ...], one map per flow.
 
     Returns:
-        float [h, w, 1].
+        float [...].
     """
     probability = jax.nn.sigmoid(logits.astype(jnp.float32))
-    sure, size = (jnp.sum(x, axis=(1, 2, 3), keepdims=True) + _LEAST_OBJECT
+    places = tuple(range(1, logits.ndim))
+    sure, size = (jnp.sum(x, axis=places, keepdims=True) + _LEAST_OBJECT
                   for x in (probability * jnp.abs(2 * probability - 1), probability))
     sure /= size
     count = (sure / jnp.max(sure)) ** 4
