@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import importlib.metadata
 import os
 import sys
 import tempfile
@@ -14,6 +15,10 @@ from absl import flags
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
+# Compiling takes half as long without XLA's newer emitters. Unknown flags are fatal, so this is for the
+# jaxlib that was tried.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of the suite's time and many tests build the same small networks: programs compiled in
 # this session are kept in a folder of its own, for the workers and the commands that tests start too.

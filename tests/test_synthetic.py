@@ -161,6 +161,23 @@ def test_moving_distractors_move_and_are_not_in_the_mask():
     assert moving >= 5
 
 
+def test_nearer_things_stand_at_the_sides_of_the_object():
+    config = SyntheticConfig(**TINY, num_distractors=(0, 0), occluder_probability=0.0, num_nearer=(2, 4),
+                             shadow_probability=0.0)
+    for index in range(8):
+        scene = build_scene(config, np.random.default_rng(index))
+        things = [still.plane[:, 2] for still in scene.stills]
+        assert 2 <= len(things) <= 4
+        x, _, depth = np.array(things).T
+        assert (depth < 0.95).all()  # the object is at 1
+        aside = np.abs(x / depth - scene.actors[0].position[0]) * scene.camera.focal / config.size[1]
+        assert (aside >= 0.2).all() and (aside <= 0.6).all()
+        # Where none is asked for, the scene is the one that it was before there were any.
+        none = build_scene(dataclasses.replace(config, num_nearer=(0, 0)), np.random.default_rng(index))
+        assert not none.stills
+        np.testing.assert_array_equal(none.actors[0].position, scene.actors[0].position)
+
+
 def test_a_drifting_wall_flows_by_its_speed_and_stays_a_wall():
     scene, _ = pan_scene((0, 0))
     wall = dataclasses.replace(scene.backdrops[0], drift=3 * 2.0 / 40.0)  # 3 pixels at its depth

@@ -346,6 +346,11 @@ def _stills(stage: _Stage, camera: Camera, actors: list[Actor]) -> list[Still]:
         way = 0.5 * actors[0].velocity[0] * config.num_frames
         x = actors[0].position[0] * depth + rng.uniform(-0.5, 0.5) * (abs(way) + 0.5 * view)
         stills.append(_still(stage, depth, x))
+    low, high = config.num_nearer
+    for _ in range(rng.integers(low, high + 1)):
+        depth = rng.uniform(0.35, 0.95)
+        aside = _signed(rng, (0.2, 0.6)) * view
+        stills.append(_still(stage, depth, (actors[0].position[0] + aside) * depth))
     if stage.ground is not None:
         stills += [_shadow(stage, actor) for actor in actors
                    if rng.random() < config.shadow_probability]

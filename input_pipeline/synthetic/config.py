@@ -53,6 +53,9 @@ class SyntheticConfig:
     distractor_kinds: tuple[str, ...] = DISTRACTOR_KINDS  # their body plans
     distractor_lookalike_probability: float = 0.3  # one is a frozen body of an object kind
     occluder_probability: float = 0.3  # a static thing stands between camera and object
+    # Static things nearer than the object, at its sides, both ends included: a camera that goes along moves
+    # them most of all.
+    num_nearer: tuple[int, int] = (0, 0)
     # What moves and is not the object.
     mover_probability: float = 0.4  # some of: plants swaying in the wind, small figures on their way
     num_movers: tuple[int, int] = (1, 5)  # of them, both ends included
