@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import gc
-import importlib.metadata
 import os
 import sys
 import tempfile
@@ -15,10 +14,6 @@ from absl import flags
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
-# Compiling takes half as long without XLA's newer emitters; two programs of the same steps then may round
-# differently where they round alike with them. Unknown flags are fatal, so this is for the jaxlib tried.
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of the suite's time and many tests build the same small networks: programs compiled in
 # this session are kept in a folder of its own, for the workers and the commands that tests start too.
