@@ -168,16 +168,20 @@ WORK = {"ttt_step": ttt_step, "train_step": train_step, "base_frame": base_frame
         "metrics": metrics}
 
 
+def matrix_product(options):
+    matrix = jax.random.normal(jax.random.key(0), (options.matrix, options.matrix),
+                               jnp.bfloat16 if options.bfloat16 else jnp.float32)
+    product = jax.jit(jnp.matmul)
+    return lambda: product(matrix, matrix).block_until_ready()
+
+
 def main():
     options = Options.from_command_line()
     set_up_allocator((options.size, options.size))
     work, flops = WORK.get(options.what, video)(options)
-    matrix = jax.random.normal(jax.random.key(0), (options.matrix, options.matrix),
-                               jnp.bfloat16 if options.bfloat16 else jnp.float32)
-    product = jax.jit(jnp.matmul)
     device, on_host = jax.local_devices()[0], options.device == "cpu"
     workload.answer(options, work, flops=flops, device=device.device_kind,
-                    matrix_product=lambda: product(matrix, matrix).block_until_ready(),
+                    matrix_product=partial(matrix_product, options),
                     peak_gib=None if on_host else lambda: device.memory_stats()["peak_bytes_in_use"] / 2**30)
 
 

@@ -123,8 +123,6 @@ def main():
     except ModuleNotFoundError as error:
         print(json.dumps({"skipped": f"{error.name} is not installed"}))
         sys.exit()
-    dtype = torch.bfloat16 if options.bfloat16 else torch.float32
-    matrix = torch.randn(options.matrix, options.matrix, dtype=dtype, device=options.device)
     on_gpu = options.device == "cuda"
 
     def synchronized(work):
@@ -135,8 +133,13 @@ def main():
 
         return run
 
+    def matrix_product():
+        dtype = torch.bfloat16 if options.bfloat16 else torch.float32
+        matrix = torch.randn(options.matrix, options.matrix, dtype=dtype, device=options.device)
+        return synchronized(lambda: matrix @ matrix)
+
     workload.answer(options, synchronized(work), device=torch.cuda.get_device_name() if on_gpu else "cpu",
-                    matrix_product=synchronized(lambda: matrix @ matrix),
+                    matrix_product=matrix_product,
                     peak_gib=(lambda: torch.cuda.max_memory_allocated() / 2**30) if on_gpu else None)
 
 

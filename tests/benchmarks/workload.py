@@ -90,7 +90,8 @@ def answer(options, work, *, device, peak_gib, matrix_product, flops=None):
         work: does one unit and returns when it is done.
         device: its name.
         peak_gib: () -> most memory of the device so far; None for the process's.
-        matrix_product: does one product of square matrices of side `options.matrix`.
+        matrix_product: makes a square matrix of side `options.matrix`, and gives what multiplies it with
+            itself; called after the peak of memory was taken.
         flops: () -> operations of a unit, counted last.
     """
     first = _seconds(work)
@@ -98,9 +99,10 @@ def answer(options, work, *, device, peak_gib, matrix_product, flops=None):
     report = {"device": device, "first_s": first, "seconds": times,
               "peak_gib": (peak_gib or peak_memory_gib)()}
     if matrix_product:
-        matrix_product()
+        multiply = matrix_product()
+        multiply()
         report["matmul_flops_per_s"] = 2 * options.matrix**3 / statistics.median(
-            _seconds(matrix_product) for _ in range(3))
+            _seconds(multiply) for _ in range(3))
     if options.flops and flops:
         report["flops"] = flops()
     print(json.dumps(report))
