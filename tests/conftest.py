@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import importlib.metadata
 import os
 import sys
 import tempfile
@@ -14,6 +15,11 @@ from absl import flags
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
+# Compiling takes half as long without XLA's newer emitters, but two programs of the same steps may then
+# differ in the last bit: `make test` runs the tests marked `exact` by themselves, without this. Unknown flags
+# are fatal, so it is for the jaxlib that was tried.
+if os.environ.get("COMPILE_QUICKLY") and importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of the suite's time and many tests build the same small networks: programs compiled in
 # this session are kept in a folder of its own, for the workers and the commands that tests start too.
@@ -31,12 +37,17 @@ flags.FLAGS.mark_as_parsed()
 
 
 # Files of few but long tests: begun first, so that no worker is left with one of them at the end.
-_FIRST = ("test_train_processes.py", "test_train_step.py", "test_segment_progress.py", "test_ttt_golden.py",
-          "test_framing.py", "test_segment.py", "test_ttt_dattt.py", "test_train.py", "test_models.py")
+_FIRST = ("test_train_processes.py", "test_train_step.py", "test_segment_progress.py",
+          "test_train_golden.py", "test_ttt_golden.py", "test_e2e_golden.py", "test_framing.py",
+          "test_segment.py", "test_ttt_dattt.py", "test_train.py", "test_models.py")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Files of `_FIRST` in front, in their order."""
+    """Files of `_FIRST` in front, in their order; tests with the programs of users are marked."""
+    for item in items:
+        if "optimised" in item.fixturenames:
+            item.add_marker("exact")
     place = {name: i for i, name in enumerate(_FIRST)}
     items.sort(key=lambda item: place.get(item.path.name, len(_FIRST)))
 

@@ -74,6 +74,7 @@ def test_every_strategy_yields_every_mask_in_order(unrelated, strategy):
         assert results[0].losses[-1] < results[0].losses[0] or strategy.endswith("ltv")
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("strategy", ["mwi", "window", "n"])
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_a_stream_gives_what_the_whole_video_gives(unrelated, strategy, chunk):
@@ -99,6 +100,7 @@ def test_a_mask_comes_before_the_next_frame_is_taken(unrelated):
         assert taken == list(range(t + 1))
 
 
+@pytest.mark.exact
 def test_a_window_of_one_is_mwi_and_a_longer_one_is_not(unrelated):
     def losses(strategy, **settings):
         return np.array([r.losses for r in adapter(unrelated, strategy, **settings).results(frames(6))])
@@ -178,6 +180,7 @@ def dattt(tiny_backbone):
     return config, Network(create_model(config.model), tiny.filled(config.model), (32, 32))
 
 
+@pytest.mark.exact
 def test_dattt_streams_pairs_and_gives_what_the_engine_gives(dattt):
     config, network = dattt
     pairs = np.random.default_rng(0).integers(0, 255, (2, 4, 40, 48, 3), dtype=np.uint8)

@@ -201,6 +201,7 @@ def test_what_the_source_predicts_is_learnt_once_it_agrees(config, clip, tmp_pat
         np.testing.assert_allclose(soft, 255 * expected[t], atol=0.6)
 
 
+@pytest.mark.exact
 def test_the_same_seed_gives_the_same_masks_whatever_the_chunk(config, clip, tmp_path):
     fields = {"ttt.strategy": "mwi", "segment.overlay": False}
     summary = run(config, clip, tmp_path / "a", **fields)

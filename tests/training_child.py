@@ -12,7 +12,8 @@ import sys
 
 
 def train_tiny(settings):
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={settings.get('devices', 1)}"
+    devices = f" --xla_force_host_platform_device_count={settings.get('devices', 1)}"
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + devices
     import optax
     import tiny
     from absl import logging

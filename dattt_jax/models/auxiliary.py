@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dattt_jax.image_ops import upsample_bilinear
-from dattt_jax.models.layers import Linear, gelu
+from dattt_jax.models.layers import Linear
+from dattt_jax.models.ops import gelu
 
 Array = jax.Array
 Dtype = Any

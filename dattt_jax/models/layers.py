@@ -147,11 +147,3 @@ class DropPath(nn.Module):
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
         coin = jax.random.bernoulli(self.make_rng("drop_path"), keep, shape)
         return x * (coin / keep).astype(x.dtype)
-
-
-def gelu(x: Array) -> Array:
-    """Exact (erf) GELU, as torch's default.
-
-    `jax.nn.gelu` goes by erfc, which takes six times as long on a CPU and is no closer to torch.
-    """
-    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from dattt_jax.models.layers import Conv, DropPath, LayerNorm, Linear, gelu
-from dattt_jax.models.ops import attention
+from dattt_jax.models.layers import Conv, DropPath, LayerNorm, Linear
+from dattt_jax.models.ops import attention, gelu
 
 Array = jax.Array
 Dtype = Any

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from dattt_jax.models.layers import BatchNorm, LayerNorm, Linear, gelu
+from dattt_jax.models.layers import BatchNorm, LayerNorm, Linear
+from dattt_jax.models.ops import gelu
 from input_pipeline.nets import Conv, Dtype, decoder_conv, depthwise_conv, upsample
 
 Array = jax.Array
