@@ -63,6 +63,7 @@ def get_config(factor: str = "everything") -> ConfigDict:
     config.input_size = (96, 96)
     config.synthetic.num_frames = 24
     config.flow.gaps = (1, -1, 2, -2)
+    config.flow.sides = ()
     config.train.batch_size = 8
     config.train.schedule = "step"
     config.train.steps = 400

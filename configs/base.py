@@ -82,6 +82,8 @@ def get_config() -> ConfigDict:
     # The frames that flow is estimated to, so many later or (negative) earlier: the mask is made of the mean
     # of their logits, sure ones counting more. Training draws one of them for a synthetic sample.
     config.flow.gaps = (1,)
+    # dis: shorter side, pixels, of the frames that flow is estimated from, for each gap; () = as they come
+    config.flow.sides = ()
     # Flow of the last frame: repeat, backward or drop. With other gaps repeat is backward.
     config.flow.last_frame = "repeat"
     config.flow.weights = ""  # raft: the file that --mode=convert made of published weights

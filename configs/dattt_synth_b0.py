@@ -36,6 +36,7 @@ def get_config(objective: str = "depth") -> ConfigDict:
     config.flow.stabilized = True
     # Farther than in training, where it was 3: on 16 such clips of 24 frames J was 82.6 with 5, 81.8 with 3.
     config.flow.gaps = (1, -1, 5, -5)
+    config.flow.sides = (360, 480, 480, 360)
     config.ttt.batch_size = 4
     config.synthetic.size = (480, 854)
     config.synthetic.num_frames = 4

@@ -91,6 +91,7 @@ def get_config(stage: str = "steadier") -> ConfigDict:
     config.seed = chosen.seed
     config.flow.stabilized = chosen.stabilized
     config.flow.gaps = chosen.gaps
+    config.flow.sides = ()
     config.input_size = (chosen.side, chosen.side)
     config.synthetic.num_frames = 24
     config.synthetic.object_area = (chosen.smallest, 0.6)

@@ -19,14 +19,16 @@ _NEVER_IN_VAIN = ("weights", "root", "kind", "stabilized")  # what a user sets, 
 def pair_flow(config: ConfigDict) -> FlowMethod:
     """The method of `config.flow`, with its weights read, for the flow of one pair of frames.
 
+    Of several sides it takes the first.
+
     Raises:
         UserError: there is no such method, or an option is wrong, or set for a method that has no use for it;
-            or `config.flow.last_frame` is no rule.
+            or `config.flow.last_frame` is no rule; or as `flow_settings`.
     """
     if config.flow.last_frame not in LAST_FRAME_RULES:
         raise UserError(f"config.flow.last_frame={config.flow.last_frame!r}: use one of "
                         f"{', '.join(LAST_FRAME_RULES)}")
-    return create_flow(config.flow.method, **flow_settings(config))
+    return create_flow(config.flow.method, **flow_settings(config)[0])
 
 
 def video_flow(config: ConfigDict) -> FlowMethod | NearbyFlow:
@@ -43,19 +45,34 @@ def video_flow(config: ConfigDict) -> FlowMethod | NearbyFlow:
             raise UserError(f"config.flow.gaps={gaps}: flow files are of neighbours; set config.flow.gaps="
                             "(1,) or another config.flow.method")
         return method
+    methods = [method, *(create_flow(config.flow.method, **options) for options in flow_settings(config)[1:])]
     if config.estimates_dir:
-        method = CachedFlow(ImageCache(config.estimates_dir), method)
+        images = ImageCache(config.estimates_dir)
+        methods = [CachedFlow(images, method) for method in methods]
     # What data sets bring is plain flow between neighbours: any other is estimated, whatever they bring.
-    return NearbyFlow(method, gaps) if gaps != (1,) or config.flow.stabilized else method
+    if gaps != (1,) or config.flow.stabilized or config.flow.sides:
+        return NearbyFlow(methods, gaps)
+    return methods[0]
 
 
-def flow_settings(config: ConfigDict) -> dict[str, Any]:
-    """The options of `create_flow` for the method of `config.flow`.
+def flow_settings(config: ConfigDict) -> list[dict[str, Any]]:
+    """The options of `create_flow` for the method of `config.flow`: for all gaps, or for each of them.
 
     Raises:
-        UserError: as `pair_flow`, before any weights are read.
+        UserError: as `pair_flow`, before any weights are read; or `config.flow.sides` are no lengths, or not
+            as many as the gaps, or the method has no use for them.
     """
-    return _options("flow", config, flow_options(config.flow.method))
+    names, sides = flow_options(config.flow.method), tuple(config.flow.sides)
+    options = _options("flow", config, [name for name in names if name != "side"])
+    if not sides:
+        return [options]
+    if "side" not in names:
+        raise UserError(f"config.flow.sides={sides} is of no use to config.flow.method={config.flow.method}: "
+                        "set config.flow.sides=()")
+    if len(sides) != len(flow_gaps(config)) or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UserError(f"config.flow.sides={sides}: give a length in pixels for each of config.flow.gaps="
+                        f"{tuple(config.flow.gaps)}, or ()")
+    return [options | {"side": side} for side in sides]
 
 
 def renderings_shape(method: FlowMethod | RenderingSource, frame_size: tuple[int, int]) -> tuple[int, ...]:

@@ -148,7 +148,7 @@ def _synthetic_source(config: ml_collections.ConfigDict, seed: int,
     if len(scale) != 2 or not 1 <= scale[0] <= scale[1]:
         raise UserError(f"config.train.render_scale={scale}: give (low, high), 1 <= low <= high")
     fields = config.synthetic.to_dict() | {"size": tuple(config.input_size)}
-    options = {} if config.flow.method == "exact" else flow_settings(config)
+    options = [{}] if config.flow.method == "exact" else flow_settings(config)
     return SyntheticTrainSource(SyntheticConfig(**fields), seed, length, config.flow.method, options, scale,
                                 flow_gaps(config))
 

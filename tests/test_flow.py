@@ -53,6 +53,27 @@ def test_dis_refuses_frames_that_its_pyramid_has_no_room_for():
         create_flow()(image, image)
 
 
+@pytest.mark.parametrize("side", [60, 90, 240])
+def test_dis_estimates_at_another_size_in_pixels_of_the_frames(side):
+    pair = shifted_pair(120, 160, 4, -2)
+    flow = create_flow("dis", side=side)(*pair)
+    assert flow.shape == (120, 160, 2) and flow.dtype == np.float32
+    np.testing.assert_allclose(np.median(flow[8:-8, 8:-8], axis=(0, 1)), (4, -2), atol=0.2)
+
+
+def test_dis_at_the_size_that_frames_have_is_dis():
+    pair = shifted_pair(48, 64, 2, 1)
+    np.testing.assert_array_equal(create_flow("dis", side=48)(*pair), create_flow()(*pair))
+
+
+def test_dis_makes_long_frames_at_most_four_times_as_long_as_the_side(monkeypatch):
+    sizes, resize = [], cv2.resize
+    monkeypatch.setattr(cv2, "resize", lambda image, size, **way: sizes.append(tuple(size)) or resize(
+        image, size, **way))
+    assert create_flow("dis", side=50)(*shifted_pair(32, 400, 1, 0)).shape == (32, 400, 2)
+    assert sizes == [(200, 16), (200, 16), (400, 32)]
+
+
 def test_dis_forgets_what_came_before():
     """OpenCV's object changes its settings when it sees a small frame."""
     method, pair = create_flow(), shifted_pair(120, 160, 2, 1)

@@ -5,7 +5,7 @@ import pytest
 
 from configs import base
 from dattt_jax.errors import UserError
-from dattt_jax.estimators import flow_of_video, renderings_shape, video_flow
+from dattt_jax.estimators import flow_of_video, pair_flow, renderings_shape, video_flow
 from dattt_jax.segment_progress import pairs_from
 from input_pipeline.flow import flow_renderings, flow_to_rgb
 from input_pipeline.flow.nearby import NearbyFlow
@@ -49,7 +49,7 @@ def video(count):
 def pairs(count, gaps, last_frame="backward", wanted=None):
     """{frame: [the frames its flow leads to]}."""
     found = {}
-    method = NearbyFlow(PairNumbers(), gaps)
+    method = NearbyFlow([PairNumbers()], gaps)
     for frame, rendering in method.renderings(iter(video(count)), last_frame, wanted):
         assert (rendering[..., 0] == frame[0, 0, 0]).all()
         assert rendering.shape == (len(gaps), 2, 3, 3)
@@ -75,17 +75,26 @@ def test_drop_leaves_out_the_last_frame_and_repeat_is_backward():
 def test_only_wanted_frames_have_their_flow_estimated():
     whole = pairs(7, (1, -2))
     assert pairs(7, (1, -2), wanted={1, 5, 6}) == {number: whole[number] for number in (1, 5, 6)}
-    resumed = pairs_from(4, iter(video(7)), 7, NearbyFlow(PairNumbers(), (1, -2)), "repeat")
+    resumed = pairs_from(4, iter(video(7)), 7, NearbyFlow([PairNumbers()], (1, -2)), "repeat")
     assert [int(rendering[1, 0, 0, 1]) for _, rendering in resumed] == [whole[n][1] for n in (4, 5, 6)]
 
 
 def test_a_method_of_batches_is_given_the_pairs_of_a_frame_together():
     method = BatchedPairs()
-    source = NearbyFlow(method, (1, -1, 2, -2))
+    source = NearbyFlow([method], (1, -1, 2, -2))
     found = [rendering for _, rendering in source.renderings(video(5), "backward")]
     assert method.batches[4:6] == [[(2, 3), (2, 1), (2, 4)], [(2, 0)]]
     red, cyan = (flow_to_rgb(np.full((2, 3, 2), (dx, 0), np.float32)) for dx in (1, -1))
     np.testing.assert_array_equal(found[2], [red, cyan, red, cyan])
+
+
+def test_each_gap_may_have_a_method_of_its_own():
+    source = NearbyFlow([PairNumbers(), BatchedPairs()], (-1, 2))
+    found = [rendering for _, rendering in source.renderings(video(4), "backward")]
+    assert [int(both[0, 0, 0, 1]) for both in found] == [1, 0, 1, 2]  # number of the frame before
+    red, cyan = (flow_to_rgb(np.full((2, 3, 2), (dx, 0), np.float32)) for dx in (1, -1))
+    np.testing.assert_array_equal([both[1] for both in found], [red, red, red, cyan])
+    assert source.identity == "pair numbers to frame -1; batched pairs to frame +2"
 
 
 @pytest.mark.parametrize("gaps", [(1,), (1, -1, 2, -2)])
@@ -112,7 +121,22 @@ def test_the_config_chooses():
     assert [r.shape for r in renderings] == [(2, 48, 64, 3)] * 3
 
 
+def test_sides_are_those_of_the_gaps():
+    frames = np.random.default_rng(0).integers(0, 255, (3, 48, 64, 3), np.uint8)
+    both = video_flow(config(gaps=(1, -1), sides=(32, 96)))
+    for number, (gap, side) in enumerate(((1, 32), (-1, 96))):
+        alone = video_flow(config(gaps=(gap,), sides=(side,)))
+        for (_, several), (_, one) in zip(flow_renderings(frames, both), flow_renderings(frames, alone),
+                                          strict=True):
+            np.testing.assert_array_equal(several[number], one[0])
+        assert alone.identity in both.identity.replace("to frame ", "to frames ")
+    assert pair_flow(config(gaps=(1, -1), sides=(32, 96))).identity.endswith("side=32)")
+
+
 @pytest.mark.parametrize(("flow", "message"), [
+    ({"sides": (9,), "gaps": (1, -1)}, r"sides=\(9,\): give a length in pixels for each of config"),
+    ({"sides": (0,)}, r"config\.flow\.sides=\(0,\): give a length in pixels"),
+    ({"sides": (9,), "method": "files", "root": "."}, r"sides=\(9,\) is of no use to .*files: set config"),
     ({"gaps": ()}, r"config\.flow\.gaps=\(\): give whole numbers"),
     ({"last_frame": "last"}, r"config\.flow\.last_frame='last': use one of repeat, backward, drop"),
     ({"gaps": (1, 0)}, r"config\.flow\.gaps=\(1, 0\): give whole numbers"),

@@ -370,9 +370,20 @@ def test_source_shows_a_frame_of_its_clip_with_its_labels():
             np.testing.assert_array_equal(estimated["flow"], flow_to_rgb(flow))
 
 
+def test_source_estimates_each_gap_with_the_options_of_its_own():
+    def flows(*options):
+        source = SyntheticTrainSource(SyntheticConfig(**TINY), 4, 8, "dis", options, gaps=(1, -2))
+        return np.stack([source[index]["flow"] for index in range(8)])
+
+    small, large = flows({"side": 24}), flows({"side": 64})
+    is_small, is_large = ((flows({"side": 24}, {"side": 64}) == x).all((1, 2, 3)) for x in (small, large))
+    assert (is_small != is_large).all() and 0 < is_small.sum() < 8
+    assert (flows({"side": 64}, {"side": 24}) == np.where(is_small[:, None, None, None], large, small)).all()
+
+
 def test_source_draws_the_frame_that_the_flow_leads_to():
     config, seen = SyntheticConfig(**TINY | {"num_frames": 2}), set()
-    source = SyntheticTrainSource(config, 4, 8, "dis", {"stabilized": True}, gaps=(1, -2))
+    source = SyntheticTrainSource(config, 4, 8, "dis", [{"stabilized": True}], gaps=(1, -2))
     method = create_flow("dis", stabilized=True)
     for index in range(8):
         renderer, sample = ClipRenderer(config, 4, index), source[index]

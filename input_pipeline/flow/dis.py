@@ -7,6 +7,7 @@ from dattt_jax.errors import UserError
 from input_pipeline.flow.stabilize import stabilized as without_camera
 
 MIN_SIDE = 12
+_LONGEST = 4  # times as long as the shorter one may the longer side be made
 
 
 class DisFlow:
@@ -17,15 +18,18 @@ class DisFlow:
 
     Args:
         stabilized: take the camera's motion out, see `stabilize.stabilized`.
+        side: shorter side, pixels, of the frames that flow is estimated from, which are enlarged or reduced
+            to it (the longer one to at most four times as much); 0: as they come.
 
     Attributes:
-        identity: the preset, the version of OpenCV, and whether the flow is stabilized.
+        identity: the preset, the version of OpenCV, whether the flow is stabilized, and the side.
     """
 
-    def __init__(self, stabilized: bool = False) -> None:
-        self._stabilized = stabilized
+    def __init__(self, stabilized: bool = False, side: int = 0) -> None:
+        self._stabilized, self._side = stabilized, side
         self.identity = (f"dis(preset=medium, opencv={cv2.__version__}"
-                         f"{', stabilized=planar 8, 1' if stabilized else ''})")
+                         f"{', stabilized=planar 8, 1' if stabilized else ''}"
+                         f"{f', side={side}' if side else ''})")
 
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
         """Computes the motion from `image0` to `image1`; see `FlowMethod`.
@@ -37,16 +41,34 @@ class DisFlow:
         if min(image0.shape[:2]) < MIN_SIDE:
             raise UserError(f"frames of {size} are too small for flow 'dis'; it needs {MIN_SIDE} pixels on "
                             "both sides")
+        grays = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (image0, image1)]
+        scale = min(self._side / min(grays[0].shape), _LONGEST * self._side / max(grays[0].shape)) or 1.0
+        if scale != 1:
+            grays = [_resized(gray, scale) for gray in grays]
         # A new object each time: OpenCV's own changes its settings for good when it meets a frame
         # that is small, so results would depend on what was computed before.
         dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        gray0, gray1 = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (image0, image1))
         try:
-            flow = dis.calc(gray0, gray1, None)
+            flow = dis.calc(*grays, None)
         except cv2.error as error:
             if error.code != cv2.Error.StsAssert:
                 raise
             # Halved until the width is a few pixels, nothing is left of the height.
             raise UserError(f"frames of {size} are too narrow for flow 'dis': crop them, or name another "
                             "config.flow.method") from error
-        return without_camera(flow) if self._stabilized else flow
+        if self._stabilized:
+            flow = without_camera(flow)
+        return flow if scale == 1 else _flow_of_size(flow, image0.shape[:2])
+
+
+def _resized(gray: np.ndarray, scale: float) -> np.ndarray:
+    size = [max(MIN_SIDE, round(side * scale)) for side in gray.shape[::-1]]
+    return cv2.resize(gray, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+
+
+def _flow_of_size(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The same motion on frames of that (height, width)."""
+    (height, width), reduces = size, size[0] < flow.shape[0]
+    ratios = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
+    way = cv2.INTER_AREA if reduces else cv2.INTER_LINEAR
+    return cv2.resize(flow, (width, height), interpolation=way) * ratios

@@ -7,7 +7,7 @@ flows of the gaps 1, -1, 2 and -2.
 """
 
 import collections
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -22,17 +22,21 @@ class NearbyFlow:
     the outermost frame itself the other way.
 
     Args:
-        method: estimates flow.
+        methods: estimate flow; one of them, or one for each gap.
         gaps: how many frames away; none is 0.
 
     Attributes:
-        identity: the method's, and the gaps.
+        identity: the methods', and the gaps.
         gaps: as given.
     """
 
-    def __init__(self, method: FlowMethod, gaps: tuple[int, ...]) -> None:
-        self._method, self.gaps = method, gaps
-        self.identity = f"{method.identity} to frames {', '.join(f'{gap:+d}' for gap in gaps)}"
+    def __init__(self, methods: Sequence[FlowMethod], gaps: tuple[int, ...]) -> None:
+        self._methods, self.gaps = methods, gaps
+        if len(methods) == 1:
+            self.identity = f"{methods[0].identity} to frames {', '.join(f'{gap:+d}' for gap in gaps)}"
+        else:
+            self.identity = "; ".join(f"{method.identity} to frame {gap:+d}"
+                                      for method, gap in zip(methods, gaps, strict=True))
 
     def renderings(self, frames: Iterable[np.ndarray], last_frame: str, wanted: Container[int] | None = None
                    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -71,4 +75,10 @@ class NearbyFlow:
             if other == index:
                 other = min(max(index - gap, first), last)
             pairs.append((held[index], held[other]))
-        yield held[index], np.stack([rendering for _, rendering in pair_renderings(pairs, self._method)])
+        yield held[index], np.stack(self._renderings_of(pairs))
+
+    def _renderings_of(self, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+        if len(self._methods) == 1:  # which may take the pairs together
+            return [rendering for _, rendering in pair_renderings(pairs, self._methods[0])]
+        return [rendering for pair, method in zip(pairs, self._methods, strict=True)
+                for _, rendering in pair_renderings([pair], method)]

@@ -29,7 +29,7 @@ class SyntheticTrainSource:
         length: number of samples.
         flow_method: "exact" for the rendered scene's own motion, or a name that
             `input_pipeline.flow.create_flow` knows, to see the flow that inference sees.
-        flow_options: of that method.
+        flow_options: of that method, for all gaps or for each of them.
         render_scale: (low, high), 1 or more: each side of a sample's frames is `size` times a number drawn
             from it. The flow is rendered in colours and then reduced, both plainly bilinear, as at inference.
         gaps: how many frames later (or, negative, earlier) the frame is that the flow leads to; a
@@ -40,14 +40,14 @@ class SyntheticTrainSource:
     """
 
     def __init__(self, config: SyntheticConfig, seed: int, length: int, flow_method: str,
-                 flow_options: Mapping[str, Any] | None = None, render_scale: Range = (1.0, 1.0),
+                 flow_options: Sequence[Mapping[str, Any]] = ({},), render_scale: Range = (1.0, 1.0),
                  gaps: Sequence[int] = (1,)) -> None:
         self._config, self._seed, self._length = config, seed, length
-        self._flow_method, self._flow_options = flow_method, dict(flow_options or {})
+        self._flow_method, self._flow_options = flow_method, tuple(map(dict, flow_options))
         self._render_scale, self._gaps = tuple(render_scale), tuple(gaps)
         self._local = threading.local()  # a flow method may keep buffers: one per thread
         if flow_method != "exact":
-            self._flow()  # fails now rather than in a worker
+            self._flow(0)  # fails now rather than in a worker
 
     def __len__(self) -> int:
         return self._length
@@ -75,12 +75,13 @@ class SyntheticTrainSource:
         index = int(index)
         if not 0 <= index < self._length:
             raise IndexError(f"sample {index} of {self._length}")
-        frame, other, size = self._draw(index)
+        frame, gap, size = self._draw(index)
+        other = frame + self._gaps[gap]
         renderer = ClipRenderer(dataclasses.replace(self._config, size=size), self._seed, index)
         image, rendering = renderer.frame(frame, flow_to=other if self._flow_method == "exact" else None)
         flow = rendering.flow
         if flow is None:
-            flow = self._flow()(image, renderer.frame(other)[0])
+            flow = self._flow(gap)(image, renderer.frame(other)[0])
         sample = {"image": image, "flow": flow_to_rgb(flow), "mask": rendering.mask,
                   "depth": relative_depth(rendering)}
         if size != self._config.size:
@@ -96,15 +97,16 @@ class SyntheticTrainSource:
         return f"synthetic_{index:05d}/{self._draw(index)[0]:05d}"
 
     def _draw(self, index: int) -> tuple[int, int, tuple[int, int]]:
-        """The numbers of the sample's frame and of the one that its flow leads to, and the frames' size."""
+        """The numbers of the sample's frame and of its gap, and the frames' size."""
         rng = np.random.default_rng([self._seed, index])
         # Far enough from the clip's start that no number is negative.
         frame = int(rng.integers(self._config.num_frames)) + max(0, -min(self._gaps))
-        other = frame + self._gaps[rng.integers(len(self._gaps))]
+        gap = int(rng.integers(len(self._gaps)))
         height, width = np.round(rng.uniform(*self._render_scale, 2) * self._config.size).astype(int).tolist()
-        return frame, other, (height, width)
+        return frame, gap, (height, width)
 
-    def _flow(self) -> FlowMethod:
-        if not hasattr(self._local, "flow"):
-            self._local.flow = create_flow(self._flow_method, **self._flow_options)
-        return self._local.flow
+    def _flow(self, gap: int) -> FlowMethod:
+        """The method for the gap of that number."""
+        if not hasattr(self._local, "flows"):
+            self._local.flows = [create_flow(self._flow_method, **options) for options in self._flow_options]
+        return self._local.flows[gap % len(self._local.flows)]
