@@ -1,5 +1,6 @@
 """The CPU forms against the plain ones, values and gradients."""
 
+import math
 from functools import partial
 
 import jax
@@ -51,6 +52,15 @@ def test_equals_the_plain_convolution(name):
     ours, reference, x_shape, kernel_shape = CASES[name]
     x, kernel = normal(x_shape, kernel_shape)
     assert_close(value_and_grads(ours, x, kernel), value_and_grads(reference, x, kernel))
+
+
+def test_gelu_and_its_gradient_are_exact():
+    (x,) = normal((3, 50))
+    expected = [(0.5 * v * math.erfc(-v / 2**0.5),
+                 0.5 * math.erfc(-v / 2**0.5) + v * math.exp(-v * v / 2) / (2 * math.pi) ** 0.5)
+                for v in x.ravel().tolist()]
+    value, gradient = jax.jit(ops.gelu)(x), jax.grad(lambda x: jnp.sum(ops.gelu(x)))(x)
+    assert_close((value.ravel(), gradient.ravel()), tuple(np.float32(expected).T), atol=1e-6)
 
 
 @pytest.mark.parametrize("bias", [None, (3, 6, 4), (2, 1, 1, 6, 4), (1, 1)])
