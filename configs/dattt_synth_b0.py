@@ -36,8 +36,8 @@ def get_config(objective: str = "depth") -> ConfigDict:
     config.flow.stabilized = True
     # Farther than in training, where it was 3: on 16 such clips of 24 frames J was 82.6 with 5, 81.8 with 3.
     config.flow.gaps = (1, -1, 5, -5)
-    # Not the sizes that frames happen to have: flow from frames of 240 lines is too coarse for the network, from
-    # 720 too fine. Two sizes, since small ones fill holes and large ones keep thin parts (model card).
+    # Not the sizes that frames happen to have: flow from frames of 240 lines is too coarse for the network,
+    # from 720 too fine. Two sizes, since small ones fill holes and large ones keep thin parts (model card).
     config.flow.sides = (360, 480, 480, 360)
     config.ttt.batch_size = 4
     config.synthetic.size = (480, 854)
