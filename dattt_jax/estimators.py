@@ -25,10 +25,7 @@ def pair_flow(config: ConfigDict) -> FlowMethod:
         UserError: there is no such method, or an option is wrong, or set for a method that has no use for it;
             or `config.flow.last_frame` is no rule; or as `flow_settings`.
     """
-    if config.flow.last_frame not in LAST_FRAME_RULES:
-        raise UserError(f"config.flow.last_frame={config.flow.last_frame!r}: use one of "
-                        f"{', '.join(LAST_FRAME_RULES)}")
-    return create_flow(config.flow.method, **flow_settings(config)[0])
+    return _flow_methods(config)[0]
 
 
 def video_flow(config: ConfigDict) -> FlowMethod | NearbyFlow:
@@ -39,13 +36,12 @@ def video_flow(config: ConfigDict) -> FlowMethod | NearbyFlow:
     Raises:
         UserError: as `pair_flow` and `flow_gaps`; or there are several gaps and flow files.
     """
-    method, gaps = pair_flow(config), flow_gaps(config)
-    if isinstance(method, FlowFiles):
+    methods, gaps = _flow_methods(config), flow_gaps(config)
+    if isinstance(methods[0], FlowFiles):
         if gaps != (1,):
             raise UserError(f"config.flow.gaps={gaps}: flow files are of neighbours; set config.flow.gaps="
                             "(1,) or another config.flow.method")
-        return method
-    methods = [method, *(create_flow(config.flow.method, **options) for options in flow_settings(config)[1:])]
+        return methods[0]
     if config.estimates_dir:
         images = ImageCache(config.estimates_dir)
         methods = [CachedFlow(images, method) for method in methods]
@@ -53,6 +49,14 @@ def video_flow(config: ConfigDict) -> FlowMethod | NearbyFlow:
     if gaps != (1,) or config.flow.stabilized or config.flow.sides:
         return NearbyFlow(methods, gaps)
     return methods[0]
+
+
+def _flow_methods(config: ConfigDict) -> list[FlowMethod]:
+    """One method for all gaps, or one for each of them; raises as `pair_flow`."""
+    if config.flow.last_frame not in LAST_FRAME_RULES:
+        raise UserError(f"config.flow.last_frame={config.flow.last_frame!r}: use one of "
+                        f"{', '.join(LAST_FRAME_RULES)}")
+    return [create_flow(config.flow.method, **options) for options in flow_settings(config)]
 
 
 def flow_settings(config: ConfigDict) -> list[dict[str, Any]]:

@@ -75,10 +75,7 @@ class NearbyFlow:
             if other == index:
                 other = min(max(index - gap, first), last)
             pairs.append((held[index], held[other]))
-        yield held[index], np.stack(self._renderings_of(pairs))
-
-    def _renderings_of(self, pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-        if len(self._methods) == 1:  # which may take the pairs together
-            return [rendering for _, rendering in pair_renderings(pairs, self._methods[0])]
-        return [rendering for pair, method in zip(pairs, self._methods, strict=True)
-                for _, rendering in pair_renderings([pair], method)]
+        # One method may take the pairs together.
+        groups = [pairs] if len(self._methods) == 1 else [[pair] for pair in pairs]
+        yield held[index], np.stack([rendering for group, method in zip(groups, self._methods, strict=True)
+                                     for _, rendering in pair_renderings(group, method)])
