@@ -23,7 +23,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 # Segments held-out synthetic clips of shifted appearance with the weights in the box, and compares strategies,
 # which minimise the paper's objective.
 demo: $(VENV)/installed
-	$(BOX) --mode=eval --workdir=$(RUN)/eval
+	$(BOX):depth --mode=eval --workdir=$(RUN)/eval
 
 # Segments a clip with the weights in the box: make segment CLIP=video.mp4 [STRATEGY=ltv] [OBJECTIVE=depth].
 # Self-training is what these weights gain by; the paper's objective changes little.

@@ -3,8 +3,8 @@
     python main.py --mode=segment --config=configs/dattt_synth_b0.py --workdir=OUT \
         --config.segment.input=clip.mp4
 
-After a colon, what test-time training minimises: `configs/dattt_synth_b0.py:self_training` sets
-`config.ttt.objective` and a learning rate for it; without one it is the paper's `depth`.
+Test-time training is self-training, which helps these weights most; `configs/dattt_synth_b0.py:depth` sets
+`config.ttt.objective` and the learning rate to the paper's.
 
 How it was trained: configs/train_synth.py; what it reaches: dattt_jax/pretrained/README.md.
 """
@@ -17,7 +17,7 @@ from dattt_jax.errors import UserError
 _LEARNING_RATES = {"depth": 1e-5, "self_training": 5e-5}
 
 
-def get_config(objective: str = "depth") -> ConfigDict:
+def get_config(objective: str = "self_training") -> ConfigDict:
     """The base configuration with the network and its weights; raises a UserError for other objectives."""
     if objective not in _LEARNING_RATES:
         raise UserError(f"configs/dattt_synth_b0.py:{objective}: the objectives are "

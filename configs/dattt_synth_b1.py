@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs import dattt_synth_b0
 
 
-def get_config(objective: str = "depth") -> ConfigDict:
+def get_config(objective: str = "self_training") -> ConfigDict:
     """The configuration of the smaller network with the larger one and its weights; `objective` as there."""
     config = dattt_synth_b0.get_config(objective)
     config.init = "dattt-synth-b1"

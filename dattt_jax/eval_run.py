@@ -104,14 +104,14 @@ class VideoRunner:
                 predicted = stack.enter_context(self.propagation.predicted(
                     clip, results, functools.partial(_those, video, wanted), self.workdir))
             for name in todo:
-                reads = predicted if learns and self.strategies[name].steps else clip
+                reads = predicted if self.predicts_first([name]) else clip
                 record = self._run(name, video, wanted, reads, variables, on_visited)
                 write_json(self.record_path(name, video.name), record)
 
     def predicts_first(self, strategies: Sequence[str]) -> bool:
         """Whether any of those strategies learns from what the unadapted network predicts of a video."""
-        return bool(self.propagation and self.engine.learns_predictions
-                    and any(self.strategies[name].steps for name in strategies))
+        return self.propagation is not None and any(
+            self.engine.learns_predictions(self.strategies[name]) for name in strategies)
 
     def _run(self, strategy_name: str, video: EvalVideo, wanted: Sequence[int], clip: Frames,
              variables: Variables, on_visited: Callable[[int], None]) -> Record:

@@ -143,7 +143,7 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
                  saved: SavedRun) -> None:
     """Adapts to the video and writes its masks; `saved` knows the frames then."""
     engine = network.engine(config.ttt, adapts=strategy.steps > 0)
-    learns = propagation is not None and strategy.steps > 0 and engine.learns_predictions
+    learns = propagation is not None and engine.learns_predictions(strategy)
     shown = {"image": np.zeros((1, *video.frame_size, 3), np.uint8),
              "flow": np.zeros((1, *renderings_shape(flow, video.frame_size)), np.uint8)}
     if learns:

@@ -48,8 +48,10 @@ def test_a_data_ablation_takes_one_factor_away(factor, difference):
 
 
 def test_the_objective_of_the_box_comes_with_its_learning_rate():
-    assert changed(dattt_synth_b0.get_config("self_training"), dattt_synth_b0.get_config()) == {
-        "ttt.objective": "self_training", "ttt.learning_rate": 5e-5}
+    own = dattt_synth_b0.get_config()
+    assert (own.ttt.objective, own.ttt.learning_rate) == ("self_training", 5e-5)
+    assert changed(dattt_synth_b0.get_config("depth"), own) == {
+        "ttt.objective": "depth", "ttt.learning_rate": 1e-5}
 
 
 @pytest.mark.parametrize("module", [ablate_data, dattt_synth_b0, train_synth])

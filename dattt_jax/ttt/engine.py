@@ -103,10 +103,9 @@ class Engine:
         self._run_visit = jax.jit(partial(run_visit, problem, policy=policy),
                                   static_argnames=("steps", "per_step", "window"), donate_argnames=("state",))
 
-    @property
-    def learns_predictions(self) -> bool:
-        """Whether the objective asks for the 'prediction' of frames, see `Objective`."""
-        return self._problem.objective.learns_predictions
+    def learns_predictions(self, strategy: Strategy) -> bool:
+        """Whether it takes steps whose objective asks for the "prediction" of frames, see `Objective`."""
+        return strategy.steps > 0 and self._problem.objective.learns_predictions
 
     def compile_count(self) -> int:
         """How many programs this engine has compiled.

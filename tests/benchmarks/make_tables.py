@@ -109,6 +109,19 @@ def savings(report):
                    "compiling, ours"], rows)]
 
 
+def profile(report):
+    """Shares of the time of a step's operations."""
+    settings, total = report["settings"], report["operations_s"]
+    rows = [[kind, *(f"{row[way] / total:.0%}" for way in ("forward", "backward"))]
+            for kind, row in report["kinds"].items()]
+    device = "" if settings["device"] == "cpu" else f"{settings['device']} and "
+    return [f"Where the time of a {_WORK[settings['what']]} goes: {settings['backbone']} at "
+            f"{settings['size']}×{settings['size']}, batch {settings['batch']}, on {device}"
+            f"{machine_line(report['machine'])}; shares of the {seconds(total)} that the operations take, "
+            f"beside each other, in one call of {seconds(report['seconds'])}:",
+            table(["", "forward", "backward"], rows)]
+
+
 def long_video(report):
     """Memory and time per frame by the video's length."""
     rows = [[f"`{strategy}`", str(run["frames"]), f"{run['peak_gib']:.2f} GiB", f"{run['frame_ms']:.1f} ms",
@@ -152,7 +165,7 @@ def metrics(report):
             "with scikit-image's disk:", table(["masks", "F", "J and F", "scikit-image, F", ""], rows)]
 
 
-_TABLES = {"compare": compare, "savings": savings, "long_video": long_video, "flow": flow,
+_TABLES = {"compare": compare, "savings": savings, "profile": profile, "long_video": long_video, "flow": flow,
            "input_pipeline": input_pipeline, "metrics": metrics}
 
 
