@@ -7,7 +7,7 @@ from dattt_jax.errors import UserError
 # Field -> smallest value.
 _AT_LEAST = {
     "model.decoder_features": 1, "model.drop_path": 0.0,
-    "ttt.batch_size": 1, "ttt.chunk": 0, "ttt.learning_rate": 0.0,
+    "ttt.batch_size": 1, "ttt.chunk": 0, "ttt.learning_rate": 0.0, "ttt.bn_prior": 0.0,
     "eval.seed": 0, "train.batch_size": 1,
     "train.threads": 1, "train.learning_rate": 0.0, "eval.clips": 1, "export.part_mb": 0,
     "validation.samples": 1, "validation.seed": 0, "segment.save_every_s": 0.0,

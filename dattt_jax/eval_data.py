@@ -12,6 +12,7 @@ from dattt_jax.errors import UserError
 from dattt_jax.metrics.protocols import get_protocol
 from input_pipeline.corruptions import corrupt_video
 from input_pipeline.datasets import find_videos
+from input_pipeline.eval_pairs import FRAMES
 from input_pipeline.eval_videos import EvalEntry, EvalVideo, file_entries, prepared_entries, synthetic_entries
 from input_pipeline.synthetic import SyntheticConfig, shifted
 
@@ -62,6 +63,12 @@ def _clean_entries(config: ConfigDict) -> list[EvalEntry]:
             raise UserError("config.data.root is empty: name the folder that --mode=prepare wrote")
         return prepared_entries(data.root)
     return file_entries(find_videos(data.dataset, data.root, data.split), get_protocol(config.eval.protocol))
+
+
+def check_frames(frames: str) -> None:
+    """Raises a UserError where `config.eval.frames` is no choice of frames."""
+    if frames not in FRAMES:
+        raise UserError(f"config.eval.frames={frames!r}: use one of {', '.join(FRAMES)}")
 
 
 @dataclasses.dataclass(frozen=True)

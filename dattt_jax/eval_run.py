@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import queue
 import threading
@@ -74,6 +75,12 @@ class VideoRunner:
         """The file that says that a video is done, and what came of it."""
         return self.workdir / "videos" / strategy / f"{video}.json"
 
+    def _masks_path(self, strategy: str, video: str) -> Path:
+        return self.workdir / "masks" / strategy / video
+
+    def _overlay_path(self, strategy: str, video: str) -> Path:
+        return self.workdir / "overlays" / strategy / f"{video}.mp4"
+
     def missing(self, video: str) -> list[str]:
         """Names of the strategies that still are to be run on a video."""
         return [name for name in self.strategies if not self.record_path(name, video).exists()]
@@ -87,9 +94,15 @@ class VideoRunner:
             on_visited: called with the number of frames of each visit.
         """
         todo = self.missing(entry.name)
-        if not todo:
+        unseen = [name for name in self.strategies if name not in todo and self.overlays
+                  and not self._overlay_path(name, entry.name).exists()]
+        if not (todo or unseen):
             return
         video = entry.open()
+        for name in unseen:  # run without overlays before
+            self._write_overlay(name, video)
+        if not todo:
+            return
         wanted = evaluated_frames(video, self.last_frame, self.annotated_only)
         learns = self.predicts_first(todo)
         # Frames are decoded, their flow is computed and the source asked once for all strategies.
@@ -118,9 +131,9 @@ class VideoRunner:
         start, strategy, losses, reports = time.perf_counter(), self.strategies[strategy_name], {}, {}
         watch = Stopwatch()
         names, annotated = [video.frame_names[i] for i in wanted], set(video.annotated)
-        masks = self.workdir / "masks" / strategy_name / video.name
-        overlay_path = self.workdir / "overlays" / strategy_name / f"{video.name}.mp4"
-        remove_leftovers(masks, overlay_path, self.record_path(strategy_name, video.name))
+        masks = self._masks_path(strategy_name, video.name)
+        remove_leftovers(masks, self._overlay_path(strategy_name, video.name),
+                         self.record_path(strategy_name, video.name))
         gathering = nullcontext()
         if self.propagation:
             gathering = self.propagation.of_video(len(wanted), self.workdir)
@@ -153,8 +166,8 @@ class VideoRunner:
                 for step in predicted_after:
                     scorer.submit(str(step), name, functools.partial(self._missing_score, video, name))
             by_step = scorer.result()  # {steps before the prediction: {frame: score}}
-        if self.overlays and names:
-            self._write_overlay(video, set(names), masks, overlay_path)
+        if self.overlays:
+            self._write_overlay(strategy_name, video)
         final = by_step.get(str(strategy.steps), {})
         profile = video_saliency(final, self.protocol) if self.saliency else None
         return {
@@ -170,13 +183,17 @@ class VideoRunner:
     def _missing_score(self, video: EvalVideo, name: str) -> FrameScore:
         return missing_score(video.target(name), self.protocol, saliency=self.saliency)
 
-    def _write_overlay(self, video: EvalVideo, names: set[str], masks: Path, path: Path) -> None:
-        frames = ((name, frame) for name, frame in zip(video.frame_names, video.frames, strict=True)
-                  if name in names)
-        first_name, first = next(frames)
-        with VideoWriter(path, video.fps, first.shape[:2]) as writer:
-            for name, frame in ((first_name, first), *frames):
-                writer.write(overlay(frame, read_mask(masks / f"{name}.png")))
+    def _write_overlay(self, strategy: str, video: EvalVideo) -> None:
+        """Writes the video with its masks; nothing where no frame has one."""
+        masks = self._masks_path(strategy, video.name)
+        frames = ((frame, path) for name, frame in zip(video.frame_names, video.frames, strict=True)
+                  if (path := masks / f"{name}.png").exists())
+        first = next(frames, None)
+        if first is None:
+            return
+        with VideoWriter(self._overlay_path(strategy, video.name), video.fps, first[0].shape[:2]) as writer:
+            for frame, path in itertools.chain((first,), frames):
+                writer.write(overlay(frame, read_mask(path)))
 
 
 def _key(seed: int, video: EvalVideo) -> jax.Array:

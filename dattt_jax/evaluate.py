@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import video_flow
-from dattt_jax.eval_data import Corruption, Part, data_name, eval_entries, parse_part
+from dattt_jax.eval_data import Corruption, Part, check_frames, data_name, eval_entries, parse_part
 from dattt_jax.eval_results import collect, format_strategies, wait_for_records
 from dattt_jax.eval_robustness import corrupted_folder, format_robustness, parse_sweep, write_robustness
 from dattt_jax.eval_run import Job, VideoRunner, run_on_devices
@@ -27,7 +27,6 @@ from dattt_jax.ttt import Engine, Strategy, create_strategy
 from dattt_jax.ttt.objectives import Variables
 from dattt_jax.visualize import save_image
 from dattt_jax.weights import weights_identity
-from input_pipeline.eval_pairs import FRAMES
 from input_pipeline.eval_videos import EvalEntry
 from input_pipeline.writers import remove_leftovers, write_json
 
@@ -154,8 +153,7 @@ def make_plan(config: ConfigDict) -> Plan:
     if settings.curves and config.propagation:
         raise UserError(f"config.eval.curves scores each frame by itself: with config.propagation=0, not "
                         f"{config.propagation}")
-    if settings.frames not in FRAMES:
-        raise UserError(f"config.eval.frames={settings.frames!r}: use one of {', '.join(FRAMES)}")
+    check_frames(settings.frames)
     if not 0 <= settings.devices <= jax.local_device_count():
         raise UserError(f"config.eval.devices={settings.devices}: there are {jax.local_device_count()} here; "
                         "give 0 for all of them")

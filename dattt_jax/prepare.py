@@ -62,7 +62,8 @@ def prepare(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             annotated_only=settings.annotated_only, threads=settings.threads, on_frame=on_frame,
             settings={"dataset": config.data.dataset, "root": Path(config.data.root).resolve().name,
                       "split": config.data.split or DATASETS[config.data.dataset].default_split,
-                      "flow": {"method": config.flow.method, "last_frame": config.flow.last_frame},
+                      "flow": {"method": config.flow.method, "last_frame": config.flow.last_frame,
+                               "stabilized": config.flow.stabilized},
                       "depth": {"method": config.depth.method}})
     data = PreparedData(workdir)
     _write_steadiness(workdir / "depth_steadiness.json", data, flow)

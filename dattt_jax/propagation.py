@@ -144,6 +144,8 @@ class VideoPropagation:
     def logits(self, frames: Callable[[], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
         """Logits float32 [h, w] of all frames, in order; as `results`, but `frames` is called once."""
         count, grid, share = self._count, self._propagation.grid, self._propagation.share
+        if not count:
+            return
         with contextlib.ExitStack() as stack:
             motion, later = (stack.enter_context(ArrayFile(self._folder, count, shape))
                              for shape in ((2, *grid, 3), grid))

@@ -55,10 +55,10 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         summary.json             strategy, losses, whether adaptation was kept and why, timings, device
                                  (what this function returns)
 
-    What an earlier run of the same clip left there and this one does not write is removed. Masks are written
-    as they are computed, and with `config.propagation` anew when the last one is there. A run that was
-    interrupted, even killed, goes on from its last progress.npz with the same masks as if it had not been
-    (`config.segment.save_every_s`).
+    What an earlier run of the same clip left there and this one does not write is removed, but adapted.npz,
+    from which this one may start. Masks are written as they are computed, and with `config.propagation` anew
+    when the last one is there. A run that was interrupted, even killed, goes on from its last progress.npz
+    with the same masks as if it had not been (`config.segment.save_every_s`).
 
     Raises:
         UserError: whatever is wrong with the input, the weights, a field or the disk.
@@ -131,6 +131,7 @@ def _remove_stale(config: ConfigDict, workdir: Path, video: Video) -> None:
         for path in folder.glob("*.png"):
             if path.stem not in wanted:
                 path.unlink()
+    (workdir / "overlay.mp4").unlink(missing_ok=True)  # written at the end, if at all
 
 
 def _length(config: ConfigDict, video: Video) -> int:

@@ -120,6 +120,8 @@ class SavedRun:
     def restore(self, shapes: AdaptState) -> Progress | None:
         """Where the run before was cut off, or None to start at the first frame; the log says why.
 
+        Progress that is not this run's is removed.
+
         Args:
             shapes: of the run's carry.
         """
@@ -138,6 +140,7 @@ class SavedRun:
             progress = load_progress(self._path, shapes, self._source)
         except UserError as error:
             logging.info("starting at the first frame, not from %s: %s", self._path, error)
+            self.remove()  # or it would fit again, when its masks have been overwritten
             return None
         self.records = {name: _from_json(record) for name, record in notes["records"].items()}
         logging.info("going on from %s: %d frames have their masks", self._path, len(self.records))

@@ -160,8 +160,16 @@ def _prepared_source(config: ml_collections.ConfigDict, data: ml_collections.Con
                         f"--mode=prepare, then give {field}.dataset=prepared and {field}.root=its workdir")
     if not data.root:
         raise UserError(f"{field}.root is empty: name the folder that --mode=prepare wrote")
-    return PreparedTrainSource(data.root, tuple(config.input_size),
-                               require_depth=config.model.depth and config.train.depth_weight > 0)
+    source = PreparedTrainSource(data.root, tuple(config.input_size),
+                                 require_depth=config.model.depth and config.train.depth_weight > 0)
+    if source.stabilized != config.flow.stabilized:
+        raise UserError(f"{field}.root={data.root} was prepared with config.flow.stabilized="
+                        f"{source.stabilized}, now it is {config.flow.stabilized}: prepare it again, in "
+                        "another folder, or change the field")
+    if flow_gaps(config) != (1,):
+        logging.info("%s.root=%s has flow to the next frame; config.flow.gaps=%s is for segment and eval",
+                     field, data.root, flow_gaps(config))
+    return source
 
 
 def _claim(config: ml_collections.ConfigDict, workdir: Path) -> None:

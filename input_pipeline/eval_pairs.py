@@ -3,12 +3,13 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
+import cv2
 import numpy as np
 
 from dattt_jax.errors import UserError
 from input_pipeline.eval_videos import EvalVideo
 from input_pipeline.flow import FlowMethod, RenderingSource, flow_renderings
-from input_pipeline.flow.files import FlowFiles
+from input_pipeline.flow.files import FlowFiles, VideoFlowFiles
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -38,8 +39,8 @@ def frame_pairs(video: EvalVideo, wanted: Sequence[int], method: FlowMethod | Re
                 last_frame: str) -> Iterator[Pair]:
     """Frames with renderings of their forward flow, which is that between neighbours in the whole video.
 
-    The data set's stored flow is used where the video has it. Else only the flow of the frames that are
-    wanted is computed.
+    The data set's stored flow is used where the video has it, made as large as the frames. Else only the flow
+    of the frames that are wanted is computed.
 
     Args:
         video: the video.
@@ -52,8 +53,13 @@ def frame_pairs(video: EvalVideo, wanted: Sequence[int], method: FlowMethod | Re
         for a frame [N, H, W, 3].
 
     Raises:
-        UserError: the video has a single frame, or its flow cannot be stored flow under this rule.
+        UserError: the video has a single frame, whose flow would have to be estimated; or (while iterating)
+            its stored flow has none for the last frame, and the rule asks for it.
     """
+    estimates = not (uses_stored_flow(video, method) or isinstance(method, VideoFlowFiles))
+    if estimates and len(video.frame_names) < 2:
+        raise UserError(f"{video.name}: a video of one frame shows no motion; leave it out (--mode=doctor "
+                        "lists all of them)")
     if isinstance(method, RenderingSource):
         return method.renderings(video.frames, last_frame, set(wanted))
     if uses_stored_flow(video, method):
@@ -72,7 +78,12 @@ def _stored_pairs(video: EvalVideo, wanted: Sequence[int], last_frame: str) -> I
                             "'repeat' or 'drop'")
         flow = flow if stored is None else stored
         if index in chosen:
-            yield frame, flow
+            yield frame, _of_size(flow, frame.shape[:2])
+
+
+def _of_size(rendering: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Data sets may bring flow renderings smaller or larger than the frames."""
+    return rendering if rendering.shape[:2] == size else cv2.resize(rendering, size[::-1])
 
 
 def _computed_pairs(video: EvalVideo, wanted: set[int], method: FlowMethod,

@@ -177,6 +177,8 @@ class ImageFiles:
 def prepared_entries(root: str | Path) -> list[EvalEntry]:
     """Videos of a folder that `--mode=prepare` wrote; their masks were decoded then.
 
+    As of any data set, their stored flow is plain: without the camera's motion it is left there.
+
     Args:
         root: the `--workdir` of `--mode=prepare`.
 
@@ -186,15 +188,16 @@ def prepared_entries(root: str | Path) -> list[EvalEntry]:
     # TensorFlow Datasets takes a second or two to load, which other sources need not wait for.
     from input_pipeline.datasets.prepared import PreparedData, prepared_videos
 
+    data = PreparedData(root)
+
     def opened(video: "PreparedVideo", entry: "VideoEntry") -> EvalVideo:
-        has_flow = len(entry.flow) >= max(len(entry.frame_names) - 1, 1)
+        has_flow = not data.stabilized and len(entry.flow) >= max(len(entry.frame_names) - 1, 1)
         return EvalVideo(video.name, video.frame_names, video.fps, video.frames, video.target,
                          [video.frame_names[i] for i in entry.annotated],
                          _PreparedFlow(video, entry.flow) if has_flow else None, video.category)
 
-    entries = PreparedData(root).videos
     return [EvalEntry(video.name, len(video.frame_names), len(entry.annotated), partial(opened, video, entry))
-            for video, entry in zip(prepared_videos(root), entries, strict=True)]
+            for video, entry in zip(prepared_videos(root), data.videos, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,10 +41,10 @@ def test_every_line_of_the_config_is_possible():
 def test_the_table():
     scores = {"base": 50.0, "base_std": 1.25, "change": -0.5, "change_std": 0.0}
     line = {"shift": "none", "network": "depth", "objective": "depth", "strategy": "mwi",
-            "J": scores, "F": scores | {"change": 2.0}}
+            "learning_rate": 1e-4, "J": scores, "F": scores | {"change": 2.0}}
     assert format_table([line]).splitlines() == [
-        "shift  network  objective  strategy  J base        J change      F base        F change",
-        "none   depth    depth      mwi       50.00 ± 1.25  -0.50 ± 0.00  50.00 ± 1.25  +2.00 ± 0.00"]
+        "shift  network  objective  rate    strategy  J base        J change      F base        F change",
+        "none   depth    depth      0.0001  mwi       50.00 ± 1.25  -0.50 ± 0.00  50.00 ± 1.25  +2.00 ± 0.00"]
 
 
 def test_a_comparison_to_the_table(tmp_path, monkeypatch, tiny_backbone, capsys):
@@ -61,7 +61,7 @@ def test_a_comparison_to_the_table(tmp_path, monkeypatch, tiny_backbone, capsys)
     # Mean and deviation are over the seeds, from the records of the videos.
     changes = []
     for seed in "01":
-        folder = tmp_path / "runs" / "appearance" / "baseline-bn" / seed / "videos"
+        folder = tmp_path / "runs" / "appearance" / "baseline-bn-0.0001" / seed / "videos"
         means = {}
         for strategy in ("base", "mwi"):
             [record] = [json.loads(path.read_text()) for path in (folder / strategy).iterdir()]
@@ -122,9 +122,43 @@ def test_what_is_compared_was_trained_here(tmp_path, monkeypatch, tiny_backbone)
     ({"seeds": ()}, r"must each name at least one"),
     ({"shifts": ("gaussian_noise",)}, r"'gaussian_noise' has several levels: give one, as in gaussian_"),
     ({"shifts": ("fog_of_war",)}, r"fog_of_war"),
+    ({"objectives": (("depth", "deep", 1e-4),)}, r"config\.compare\.objectives: 'deep' is not one of"),
+    ({"objectives": (("baseline", "depth", 1e-4),)}, r"'depth' needs the depth decoder"),
+    ({"strategies": ("often",)}, r"config\.compare\.strategies.*often"),
 ])
 def test_wrong_comparisons_are_told(tmp_path, fields, message):
     config = tiny_config()
     config.compare.update(fields)
     with pytest.raises(UserError, match=message):
         compare(config, tmp_path)
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("eval.frames", "anotated", r"config\.eval\.frames='anotated': use one of all, annotated"),
+    ("eval.protocol", "tmo-fbms", r"config\.eval\.protocol='tmo-fbms' has no F"),
+    ("flow.method", "magic", r"unknown flow method 'magic'"),
+    ("data.dataset", "davis16", r"config\.data\.root is empty"),
+])
+def test_what_would_fail_after_training_is_told_before(tmp_path, field, value, message):
+    config = tiny_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=message):
+        compare(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_learning_rates_can_be_compared(tmp_path, monkeypatch, tiny_backbone):
+    config = tiny_config()
+    model = config.model.copy_and_resolve_references()
+    model.update(NETWORKS["baseline"])
+    save_variables(tmp_path / "networks" / "baseline", tiny.filled(model), model)
+    (tmp_path / "networks" / "baseline" / "trained.json").write_text('{"step": 1}')
+    config.compare.update({"objectives": (("baseline", "tent_bn", 1e-4), ("baseline", "tent_bn", 1.0)),
+                           "shifts": ("none",), "seeds": (0,)})
+    config.ttt.steps = 2
+    assert [line["learning_rate"] for line in compare(config, tmp_path)] == [1e-4, 1.0]
+    losses = []
+    for rate in ("0.0001", "1"):
+        [path] = (tmp_path / "runs" / "none" / f"baseline-tent_bn-{rate}").glob("0/videos/mwi/*.json")
+        losses.append(json.loads(path.read_text())["losses"]["00000"])
+    assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]

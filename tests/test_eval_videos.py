@@ -15,6 +15,7 @@ from input_pipeline.datasets import VideoFiles
 from input_pipeline.eval_pairs import evaluated_frames, frame_pairs, uses_stored_flow
 from input_pipeline.eval_videos import ImageFiles, file_entries
 from input_pipeline.flow import create_flow, flow_renderings
+from input_pipeline.flow.nearby import NearbyFlow
 
 HEIGHT, WIDTH = 40, 50
 
@@ -152,6 +153,23 @@ def test_stored_flow_has_its_limits(tmp_path):
     assert len(list(frame_pairs(video, range(4), create_flow("dis"), "backward"))) == 4
 
 
+def test_stored_flow_of_another_size_is_made_as_large_as_the_frames(tmp_path):
+    video = files(tmp_path, flows=range(5))
+    ramp = np.repeat(np.arange(0, 250, 10, dtype=np.uint8)[None, :, None], 3, 2)  # half as wide, and lower
+    save(video.flows["01"], np.repeat(ramp, 8, 0))
+    [(frame, flow)] = frame_pairs(opened(dataclasses.replace(video, flows={
+        name: video.flows["01"] for name in video.frames})), [1], create_flow("dis"), "repeat")
+    assert flow.shape == frame.shape
+    between = np.broadcast_to([[97.5], [102.5], [107.5]], (HEIGHT, 3, 3))  # a quarter and three quarters
+    np.testing.assert_allclose(flow[:, 20:23], between, atol=0.5)
+
+
+def test_a_video_of_one_frame_is_named(tmp_path):
+    for method in (create_flow("dis"), NearbyFlow([create_flow("dis")], (1, -1))):
+        with pytest.raises(UserError, match=r"^cat: a video of one frame shows no motion; leave it out"):
+            frame_pairs(opened(files(tmp_path, count=1, masks=(0,))), [0], method, "repeat")
+
+
 def test_images_of_another_size_are_named(tmp_path):
     paths = [save(tmp_path / f"{i}.png", np.zeros((4 + i, 5, 3), np.uint8)) for i in range(2)]
     with pytest.raises(UserError, match=r"1\.png is 5x5 .*before it 5x4"):
@@ -163,8 +181,8 @@ def test_prepared_videos_bring_their_flow_and_masks(tmp_path):
 
     video = dataclasses.replace(files(tmp_path / "raw"), category="cat")
     video = dataclasses.replace(video, masks={name: paths[1:] for name, paths in video.masks.items()})
-    settings = {"dataset": "folder", "root": "raw", "split": "all",
-                "flow": {"method": "dis", "last_frame": "repeat"}, "depth": {"method": ""}}
+    settings = {"dataset": "folder", "root": "raw", "split": "all", "depth": {"method": ""},
+                "flow": {"method": "dis", "last_frame": "repeat", "stabilized": False}}
     prepare_videos([video], tmp_path / "out", settings=settings, flow_method=create_flow("dis"))
     config = base.get_config()
     config.data.dataset, config.data.root = "prepared", str(tmp_path / "out")
@@ -178,3 +196,7 @@ def test_prepared_videos_bring_their_flow_and_masks(tmp_path):
     np.testing.assert_array_equal(pairs, expected)
     assert found.target("00") is None and found.target("01").shape == (HEIGHT, WIDTH)
     assert data_name(config) == str(tmp_path / "out")
+    settings["flow"]["stabilized"] = True  # is not the plain flow that data sets bring
+    prepare_videos([video], tmp_path / "still", settings=settings, flow_method=create_flow("dis"))
+    config.data.root = str(tmp_path / "still")
+    assert eval_entries(config)[0].open().flow is None

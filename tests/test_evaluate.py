@@ -123,6 +123,22 @@ def test_what_does_not_change_results_may_change(config, tmp_path):
     assert {name: again[name] for name in ("base", "n")} == results["strategies"]
 
 
+def test_overlays_are_written_later_where_they_were_not_wanted_first(config, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.eval.overlays, config.eval.strategies = True, ("base",)
+    tiny_evaluate(config, tmp_path / "once")
+    config.eval.overlays = False
+    tiny_evaluate(config, tmp_path / "later")
+    assert not (tmp_path / "later" / "overlays").exists()
+    records = {path: path.stat().st_mtime_ns for path in (tmp_path / "later" / "videos").rglob("*.json")}
+    config.eval.overlays = True
+    tiny_evaluate(config, tmp_path / "later")
+    assert {path: path.stat().st_mtime_ns for path in records} == records
+    once, later = ({path.name: path.read_bytes() for path in (tmp_path / run / "overlays" / "base").iterdir()}
+                   for run in ("once", "later"))
+    assert once == later != {}
+
+
 def test_a_folder_with_sparse_masks(config, tmp_path):
     write_clip(tmp_path / "data", "cat", 4, masks=[2])
     config = folder_config(config, tmp_path / "data", strategies=("base",))
@@ -281,6 +297,17 @@ def test_predictions_of_a_video_are_learnt_once_they_agree(config, tmp_path):
     alone.eval.strategies = ("n",)
     assert tiny_evaluate(alone, tmp_path / "alone", propagation, problem)["strategies"]["n"] == (
         both["strategies"]["n"])
+
+
+def test_a_video_without_annotation_is_passed_over_with_propagation_too(config, tmp_path):
+    write_clip(tmp_path / "data", "cat", 4, masks=[2])
+    write_clip(tmp_path / "data", "dog", 4, masks=())
+    config = folder_config(config, tmp_path / "data", frames="annotated", overlays=True)
+    propagation = Propagation(0.9, (HEIGHT // 4, WIDTH // 4), upsample=lambda frame, logits: cv2.resize(
+        logits, frame.shape[1::-1]))
+    results = tiny_evaluate(config, tmp_path / "out", propagation)
+    assert results["strategies"]["n"]["frames"] == 1
+    assert [path.name for path in (tmp_path / "out" / "overlays" / "n").iterdir()] == ["cat.mp4"]
 
 
 def test_curves_and_propagation_exclude_each_other(config, tmp_path):

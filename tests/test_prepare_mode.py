@@ -10,6 +10,7 @@ from video_trees import write_video
 from configs import base
 from dattt_jax.errors import UserError
 from dattt_jax.prepare import prepare
+from dattt_jax.train import make_source
 from input_pipeline.datasets.prepared import PreparedData
 from input_pipeline.datasets.train_source import PreparedTrainSource
 
@@ -58,6 +59,17 @@ def test_a_folder_becomes_prepared_data_a_picture_and_a_summary(tree, tmp_path, 
 
     assert prepare(config_of(tree), tmp_path / "out") == index
     assert "prepared before" in summary(capsys.readouterr().out)["time"]
+
+
+def test_training_takes_flow_of_the_kind_that_was_prepared(tree, tmp_path):
+    prepare(config_of(tree, **{"flow.stabilized": True}), tmp_path / "out")
+    fields = {"flow.stabilized": True, "flow.gaps": (1, 5), "model.depth": False, "train.batch_size": 2}
+    config = config_of(tmp_path / "out", **fields | {"data.dataset": "prepared"})
+    source, samples = make_source(config)
+    assert (len(source), samples) == (2, 2)
+    config.flow.stabilized = False
+    with pytest.raises(UserError, match=r"out was prepared with .*stabilized=True, now it is False: "):
+        make_source(config)
 
 
 def test_annotated_frames_alone(tree, tmp_path, capsys):

@@ -108,13 +108,15 @@ def test_another_clips_workdir_is_refused_and_the_same_clips_is_not(config, clip
 
 def test_nothing_is_left_of_an_earlier_run_that_this_one_does_not_write(config, clip, tmp_path):
     fields = {"ttt.strategy": "base", "segment.overlay": False}
-    run(config, clip, tmp_path, **fields, **{"segment.save_probability": True})
+    run(config, clip, tmp_path, **fields | {"segment.save_probability": True, "segment.overlay": True})
+    assert (tmp_path / "overlay.mp4").exists()
     (tmp_path / "masks" / ".shot 000.png.12.tmp").touch()
     (tmp_path / "masks" / "an older name.png").touch()
     run(config, clip, tmp_path, **fields, **{"flow.last_frame": "drop"})
     assert sorted(p.name for p in (tmp_path / "masks").iterdir()) == [f"shot {t:03d}.png"
                                                                       for t in range(FRAMES - 1)]
     assert not list((tmp_path / "probability").iterdir())
+    assert not (tmp_path / "overlay.mp4").exists()
 
 
 def test_masks_that_were_there_before_the_first_run_stay(config, clip, tmp_path):

@@ -167,6 +167,16 @@ def test_progress_of_another_run_is_not_used(fields, tmp_path, caplog):
     assert written(tmp_path / "cut") == written(tmp_path / "whole")
 
 
+def test_progress_does_not_outlive_the_masks_it_counts_on(fields, tmp_path):
+    """A run, then one of other settings that leaves no progress, then the first one again."""
+    fields = fields | {"propagation": 0.9}
+    run(fields, tmp_path / "whole")
+    cut_off(fields, tmp_path / "cut", 4)
+    cut_off(fields, tmp_path / "cut", 2, **{"segment.save_every_s": 0.0, "ttt.steps": 1})
+    run(fields, tmp_path / "cut")
+    assert written(tmp_path / "cut") == written(tmp_path / "whole")
+
+
 def test_no_progress_is_saved_where_none_is_wanted(fields, tmp_path):
     cut_off(fields, tmp_path, 3, **{"segment.save_every_s": 0.0})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["masks", "probability", "summary.json"]

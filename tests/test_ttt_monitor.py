@@ -153,6 +153,8 @@ def test_the_summary_says_whether_adaptation_was_kept_and_why():
     assert summary("off") == {"policy": "off", "kept": "all",
                               "why": "policy off: every frame is adapted, unjudged"}
     assert summarize(OFF, [None], 0)["kept"] == "none"
+    assert summarize(create_policy("watch"), [], 1) == {"policy": "watch", "kept": "none",
+                                                        "why": "there is no frame to adapt on"}
     found = summary("keep_better")
     values = [found[name] for name in ("kept", "frames_kept", "agreement", "source_agreement", "drift")]
     assert values == ["part", 2, 0.75, 1.0, 0.8]

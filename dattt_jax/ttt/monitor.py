@@ -149,6 +149,8 @@ def summarize(policy: Policy, reports: Sequence[Report | None], steps: int) -> d
         return {"policy": policy.name, "kept": "none", "why": "the strategy base does not adapt"}
     if not policy.watches:
         return {"policy": policy.name, "kept": "all", "why": "policy off: every frame is adapted, unjudged"}
+    if not reports:
+        return {"policy": policy.name, "kept": "none", "why": "there is no frame to adapt on"}
     kept = [bool(report.kept) for report in reports]
     count = sum(kept)
     means = {name: round(float(np.mean([getattr(report, name) for report in reports])), 4)

@@ -122,7 +122,7 @@ def load_progress(path: str | Path, template: AdaptState, source: Variables) -> 
     shapes, structure = jax.tree.flatten(template)
     leaves = [arrays.get(str(i)) for i in range(len(arrays))]
     if [x.shape for x in shapes] != [x is not None and x.shape for x in leaves]:
-        raise UserError(f"{path} holds the progress of another objective or strategy: remove it")
+        raise UserError(f"{path} holds the progress of another objective or strategy")
     known = {int(frame): pair for frame, *pair in zip(frames, losses, applied, strict=True)}
     return Progress(header["frames"], jax.tree.unflatten(structure, leaves), known)
 
@@ -141,7 +141,7 @@ def _read(path: str | Path, field: str) -> tuple[dict[str, Any], dict[str, np.nd
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except Exception as error:  # by the kind of damage ValueError, KeyError, BadZipFile, …
-        raise UserError(f"{path} is damaged or no file of adapted weights: remove it") from error
+        raise UserError(f"{path} is damaged, or not what config.segment.save_weights writes") from error
     return header, arrays
 
 

@@ -130,6 +130,11 @@ class PreparedData:
                 state = "is missing" if size is None else f"has {size} bytes instead of {file['bytes']}"
                 raise UserError(f"{path} {state}; remove {self.root} and run --mode=prepare again")
 
+    @property
+    def stabilized(self) -> bool:
+        """Whether the camera's motion was taken out of the stored flow, as by `config.flow.stabilized`."""
+        return self.metadata.get("flow", {}).get("stabilized", False)
+
     def __getstate__(self) -> Path:
         return self.root
 

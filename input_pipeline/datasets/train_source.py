@@ -62,6 +62,11 @@ class PreparedTrainSource:
         return (f"PreparedTrainSource({self._data.metadata['identity']}, {self._input_size}, "
                 f"require_depth={self._require_depth})")
 
+    @property
+    def stabilized(self) -> bool:
+        """See `PreparedData`."""
+        return self._data.stabilized
+
     def name(self, index: int) -> str:
         """`<video>/<frame>` of sample `index`, for people."""
         return self._names[index]
