@@ -27,7 +27,13 @@ from dattt_jax.metrics.protocols import (
 from dattt_jax.metrics.scoring import FrameScore, check_measures, missing_score, score_frame, summarize
 from dattt_jax.progress import Progress
 from dattt_jax.score_table import format_table, write_csv
-from input_pipeline.mask_folders import MaskFolder, holds_numbers, list_masks, read_mask_file
+from input_pipeline.mask_folders import (
+    MaskFolder,
+    holds_numbers,
+    list_masks,
+    read_mask_file,
+    read_target_file,
+)
 from input_pipeline.writers import write_json
 
 EVERY = "every"  # value of config.score.protocol: all presets side by side
@@ -137,7 +143,7 @@ def score_job(job: Job, protocols: Sequence[Protocol], numbers: tuple[bool, bool
         protocol says (`Protocol.missing`); a frame whose ground truth cannot be read is not scored.
     """
     try:
-        target_image, target_palette = read_mask_file(job.target)
+        target_image, target_palette = read_target_file(job.target)
     except UserError as error:
         return Outcome({protocol.name: missing_score(None, protocol) for protocol in protocols},
                        (Defect("unreadable ground truth", f"{error}: frame not scored"),))

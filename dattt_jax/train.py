@@ -76,12 +76,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> TrainState:
     optimizer = create_optimizer(learning_rate_fn, settings.weight_decay)
     model = create_model(config.model, axis_name=AXIS if settings.sync_batchnorm else None)
     validation = make_validation(config)
+    identity = getattr(source, "identity", "")  # before it goes into other processes
     alone = held(Path(workdir) / _LOCK, "training") if jax.process_index() == 0 else contextlib.nullcontext()
     maker = InProcesses(source, settings.threads) if settings.processes else contextlib.nullcontext(source)
     with (alone, maker as source, CheckpointStore(workdir, config.model, keep=settings.keep) as store,
           TrainLog(Path(workdir), log_steps=settings.log_steps, batch_size=settings.batch_size,
                    learning_rate_fn=learning_rate_fn, write=jax.process_index() == 0) as log):
-        _claim(config, Path(workdir))
+        _claim(config, Path(workdir), identity)
         data = make_loader(source, batch_size=settings.batch_size // jax.process_count(),
                            seed=config.seed, num_threads=settings.threads,
                            shard_index=jax.process_index(), shard_count=jax.process_count())
@@ -172,9 +173,17 @@ def _prepared_source(config: ml_collections.ConfigDict, data: ml_collections.Con
     return source
 
 
-def _claim(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Keeps what the samples depend on in a new workdir; refuses one that was trained on others."""
+def _claim(config: ml_collections.ConfigDict, workdir: Path, identity: str = "") -> None:
+    """Keeps what the samples depend on in a new workdir; refuses one that was trained on others.
+
+    Args:
+        config: of the run.
+        workdir: of the run.
+        identity: of prepared data; '' for samples that the config describes.
+    """
     settings = {name: config.to_dict()[name] for name in ("seed", "input_size", "data")}
+    if identity:
+        settings["data"]["root (content)"] = identity
     settings["train"] = {"batch_size": config.train.batch_size}
     if config.data.dataset == "synthetic":
         settings |= {name: config.to_dict()[name] for name in ("synthetic", "flow")}
@@ -270,7 +279,7 @@ class _Loop:
         to the devices, while they compute step k.
         """
         step = first = int(state.step)
-        if step == 0 and self.validation is not None:
+        if step == 0 and self.validation is not None and self.store.latest is None:
             self._validate_start(state, data)
         elif step >= total_steps:
             logging.info("nothing left to do: the run has %d of %d steps", step, total_steps)

@@ -11,8 +11,9 @@ import numpy as np
 from dattt_jax.errors import UserError
 from dattt_jax.metrics.protocols import Protocol, decode_union, fit_target
 from input_pipeline.datasets import VideoFiles, own_convention
+from input_pipeline.flow.files import read_rendering
 from input_pipeline.images import read_image, read_image_size
-from input_pipeline.mask_folders import holds_numbers, read_mask_file
+from input_pipeline.mask_folders import holds_numbers, read_target_file
 from input_pipeline.synthetic import SyntheticConfig, SyntheticVideos
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _read_target(path: Path, dataset: str, numbers: bool) -> tuple[np.ndarray, b
     own = own_convention(path, dataset)
     if own is not None:
         return own, True
-    image, is_palette = read_mask_file(path)
+    image, is_palette = read_target_file(path)
     return image, is_palette or numbers
 
 
@@ -145,7 +146,7 @@ def _stored_flow(flows: Mapping[str, Path], names: Sequence[str]) -> "ImageFiles
     """The renderings, if no frame but the last lacks its own."""
     if len(names) < 2 or any(name not in flows for name in names[:-1]):
         return None
-    return ImageFiles([flows[name] for name in names if name in flows])
+    return ImageFiles([flows[name] for name in names if name in flows], read_rendering)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,9 +157,11 @@ class ImageFiles:
 
     Attributes:
         paths: the files in order.
+        read: one of them.
     """
 
     paths: Sequence[Path]
+    read: Callable[[Path], np.ndarray] = read_image
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -166,7 +169,7 @@ class ImageFiles:
     def __iter__(self) -> Iterator[np.ndarray]:
         size = None
         for path in self.paths:
-            image = read_image(path)
+            image = self.read(path)
             size = size or image.shape
             if image.shape != size:
                 raise UserError(f"{path} is {image.shape[1]}x{image.shape[0]} (width x height), the files of "

@@ -12,6 +12,7 @@ from PIL import Image
 from dattt_jax.errors import UserError
 from input_pipeline.datasets import VideoFiles, decode_masks
 from input_pipeline.datasets.depth_maps import read_depth
+from input_pipeline.flow.files import read_rendering
 from input_pipeline.images import read_image, read_image_size, size_text
 
 _UNREADABLE = "unreadable"
@@ -56,7 +57,7 @@ def check_files(video: VideoFiles, name: str) -> FrameCheck:
     paths = video.masks.get(name, ())
     kind = _check_mask(problems, paths, video.dataset, size) if paths else ""
     if name in video.flows:
-        flow = _try(problems, "unreadable_flow", lambda: read_image(video.flows[name]))
+        flow = _try(problems, "unreadable_flow", lambda: read_rendering(video.flows[name]))
         if flow is not None and size is not None and flow.shape[:2] != size:
             problems.append(("flow_size",
                              f"{video.flows[name]} is {size_text(flow.shape)}, its frame {size_text(size)}"))

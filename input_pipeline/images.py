@@ -76,7 +76,7 @@ def read_mask(path: Path | str) -> np.ndarray:
     - a palette or 1-bit file: every index but 0 (DAVIS; opened as grey, its first three objects
       are 38, 75 and 113, and no threshold on brightness finds them);
     - grey whose values all are below 32: every value but 0 (0/1 masks, object numbers);
-    - other grey, also stored as RGB: brightness above 128;
+    - other grey, also stored as RGB: brightness above 128 (16 bits with all values below 256 are 8 bits);
     - colours, one for each object: any channel from 64 on.
     Transparent pixels count as black.
 
@@ -93,8 +93,8 @@ def read_mask(path: Path | str) -> np.ndarray:
     def decode(image: Image.Image) -> np.ndarray:
         if image.mode in ("P", "1"):
             return np.asarray(image) != 0
-        if image.mode.startswith("I") and np.max(image, initial=0) < _MAX_OBJECTS:
-            return np.asarray(image) != 0  # 16-bit object numbers, which 8 bits would lose
+        if image.mode.startswith("I") and np.min(image) >= 0 and np.max(image) <= 255:
+            image = Image.fromarray(np.asarray(image).astype(np.uint8))  # all is in the low byte
         rgb = image_to_rgb(image)
         gray = rgb[..., 0]
         if (rgb != gray[..., None]).any():

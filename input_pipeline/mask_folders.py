@@ -12,12 +12,13 @@ import numpy as np
 from PIL import Image
 
 from dattt_jax.errors import UserError
-from input_pipeline.images import IMAGE_SUFFIXES, image_to_rgb
+from input_pipeline.images import IMAGE_SUFFIXES, image_to_rgb, read_mask
 
 SUFFIXES = frozenset({*IMAGE_SUFFIXES, ".pbm"})
 # The last number of the name is the frame and what stands before it the video, so that
 # bird_of_paradise_00001 is frame 1 of bird_of_paradise.
 _FLAT_NAME = re.compile(r"(?P<video>.+)[_-](?P<frame>\d+)\D*")
+_LOSSY = (".jpg", ".jpeg", ".webp")
 _MAX_OBJECTS = 32  # values below are object numbers in 16-bit files and in ground truth
 
 FrameKey = int | str
@@ -133,6 +134,23 @@ def read_mask_file(path: Path) -> tuple[np.ndarray, bool]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: cannot be read as an image ({reason})") from error
+
+
+def read_target_file(path: Path) -> tuple[np.ndarray, bool]:
+    """Reads a ground truth mask as `read_mask_file`, with two exceptions.
+
+    A lossy file (JPEG, WebP) has levels around 0 and 255 that nobody drew: it becomes bool, as
+    `images.read_mask` decodes it. And 16 bits with all values below 256 are 8 bits.
+
+    Raises:
+        UserError: as `read_mask_file` and `read_mask`.
+    """
+    if path.suffix.lower() in _LOSSY:
+        return read_mask(path), False
+    image, is_palette = read_mask_file(path)
+    if image.dtype == np.float32 and image.max() <= 255 / 65535:
+        return np.rint(image * 65535).astype(np.uint8), is_palette
+    return image, is_palette
 
 
 def holds_numbers(paths: Iterable[Path], highest: int) -> bool:

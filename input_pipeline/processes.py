@@ -37,9 +37,6 @@ class InProcesses:
     def __len__(self) -> int:
         return len(self._source)
 
-    def __repr__(self) -> str:
-        return f"InProcesses({self._source!r}, {self._count})"
-
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Sample `index` of the source.
 

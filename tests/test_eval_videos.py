@@ -15,7 +15,10 @@ from input_pipeline.datasets import VideoFiles
 from input_pipeline.eval_pairs import evaluated_frames, frame_pairs, uses_stored_flow
 from input_pipeline.eval_videos import ImageFiles, file_entries
 from input_pipeline.flow import create_flow, flow_renderings
+from input_pipeline.flow.colorwheel import flow_to_rgb
+from input_pipeline.flow.files import write_flow
 from input_pipeline.flow.nearby import NearbyFlow
+from input_pipeline.frame_checks import check_files
 
 HEIGHT, WIDTH = 40, 50
 
@@ -162,6 +165,21 @@ def test_stored_flow_of_another_size_is_made_as_large_as_the_frames(tmp_path):
     assert flow.shape == frame.shape
     between = np.broadcast_to([[97.5], [102.5], [107.5]], (HEIGHT, 3, 3))  # a quarter and three quarters
     np.testing.assert_allclose(flow[:, 20:23], between, atol=0.5)
+
+
+def test_stored_flow_may_be_flow_itself(tmp_path):
+    video = files(tmp_path, count=2, masks=(0,), flows=range(1))
+    motion = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    motion[10:20, 10:20] = 6, -3
+    expected = flow_to_rgb(motion)
+    for suffix in (".flo", ".png"):
+        path = tmp_path / f"motion{suffix}"
+        write_flow(path, motion)
+        flows = {"00": path}
+        [(_, found)] = frame_pairs(opened(dataclasses.replace(video, flows=flows)), [0], create_flow("dis"),
+                                   "repeat")
+        np.testing.assert_array_equal(found, expected)
+        assert check_files(dataclasses.replace(video, flows=flows, masks={}), "00").problems == ()
 
 
 def test_a_video_of_one_frame_is_named(tmp_path):

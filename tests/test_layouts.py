@@ -65,6 +65,13 @@ def test_davis_2017_has_numbers_and_lists_of_its_own(tmp_path):
     assert mask.tolist() == [[False, True, True, True]]
 
 
+def test_ground_truth_of_the_unsupervised_task_is_not_that_of_davis_16(tmp_path):
+    touch(tmp_path, "JPEGImages/480p/camel/00000.jpg")
+    save(tmp_path / "Annotations_unsupervised/480p/camel/00000.png", [[0, 1, 255, 255]], palette=True)
+    [camel] = find_videos("davis16", tmp_path, "val")
+    assert not camel.masks
+
+
 def test_davis_without_lists_uses_the_published_ones(tmp_path):
     touch(tmp_path, *(f"JPEGImages/480p/{v}/00000.jpg" for v in ("bear", "camel", "bike-packing")))
     assert [video.name for video in find_videos("davis16", tmp_path, "val")] == ["camel"]
@@ -273,6 +280,19 @@ def test_folder_of_videos_without_masks(tmp_path):
     assert (a.name, b.name, list(b.frames), dict(b.masks)) == ("a", "b", ["frame2", "frame10"], {})
     (alone,) = find_videos("folder", tmp_path / "b")
     assert alone.name == "b"
+
+
+def test_flow_comes_in_every_format_and_what_is_not_read_is_named(tmp_path):
+    touch(tmp_path, "frames/a/00000.jpg", "frames/a/00001.jpg", "flow/a/00000.flo", "flow/a/00001.PNG",
+          "depth/a/00000.tif", "depth/a/00001.npy", "flow/a/notes.txt")
+    listing = list_videos("folder", tmp_path)
+    (video,) = listing.videos
+    assert names(video.flows, tmp_path) == {"00000": "flow/a/00000.flo", "00001": "flow/a/00001.PNG"}
+    assert names(video.depths, tmp_path) == {"00001": "depth/a/00001.npy"}
+    assert len(listing.orphans) == 2
+    told = "\n".join(listing.orphans)
+    assert f"{tmp_path}/depth/a/00000.tif: depth is read from .png, .npy" in told
+    assert f"{tmp_path}/flow/a/notes.txt: flow is read from .flo, .png, .jpg" in told
 
 
 def test_orphans_are_named(tmp_path):

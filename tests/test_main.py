@@ -42,6 +42,10 @@ def test_help_is_help():
     (["--mode=train", "--config.init=nowhere"], "weights nowhere does not exist"),
     (["--num_processes=2", "--process_id=0"], "give --coordinator=host:port too"),
     (["--config.validation.samples=0"], "config.validation.samples=0: give 1 or more"),
+    (["--config.seed=9223372036854775808"], "config.seed=9223372036854775808: give 0 or more, below 2**63"),
+    (["--config.train.final_learning_rate=-1e-3"], "config.train.final_learning_rate=-0.001: give 0.0 or"),
+    (["--config.export.mask_bias=nan"], "config.export.mask_bias=nan: give"),
+    (["--config.ttt.learning_rate=inf"], "config.ttt.learning_rate=inf: give"),
     (["--coordinator=localhost:99"], "--coordinator=localhost:99: give host:port, --num_processes and"),
 ])
 def test_a_mistake_gives_one_line_and_status_2(arguments, message, tmp_path):

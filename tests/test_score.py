@@ -198,6 +198,18 @@ def test_encodings_of_predictions(tmp_path, encode):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(("suffix", "level"), [("jpg", 255), ("png", 255), ("png", 65535)])
+def test_lossy_and_16_bit_ground_truth(tmp_path, protocol, suffix, level):
+    """A JPEG is not 0 around an object; 0 and 255 may be kept in 16 bits."""
+    for i in range(4):
+        save(tmp_path / "pred" / "ant" / f"{i}.png", mask_of(i))
+        target = mask_of(i) * (np.uint8(level) if suffix == "jpg" else np.uint16(level))
+        save(tmp_path / "gt" / "ant" / f"{i}.{suffix}", target)
+    results = score(config_for(tmp_path / "pred", tmp_path / "gt", protocol), tmp_path / "out")
+    assert results["J"]["mean"] == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_palette_ground_truth_with_several_objects(tmp_path, protocol):
     for i in range(4):
         numbers = np.zeros((HEIGHT, WIDTH), np.uint8)

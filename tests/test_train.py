@@ -203,6 +203,31 @@ def test_a_run_is_not_continued_on_other_data(tmp_path, monkeypatch, field, valu
         train_module._claim(config, tmp_path)
 
 
+def test_a_run_is_not_continued_on_other_content_of_the_same_folder(tmp_path):
+    config = tiny.tiny_config()
+    config.data.dataset, config.data.root = "prepared", "somewhere"
+    train_module._claim(config, tmp_path, "0123")
+    train_module._claim(config, tmp_path, "0123")
+    with pytest.raises(UserError, match=r"config\.data\.root \(content\) was '0123', now '4567'"):
+        train_module._claim(config, tmp_path, "4567")
+
+
+def test_what_a_run_starts_from_is_validated_once(tmp_path, monkeypatch, shared_step):
+    config = started_config(tmp_path)
+    config.validation.update({"dataset": "synthetic", "samples": 2})
+    monkeypatch.setattr(train_module.Validation, "__call__",
+                        lambda self, variables: {"J": 0.5, "F": 0.5, "JF": 0.5})
+
+    def killed(*args):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(train_module._Loop, "_settle", killed)
+        train(config, tmp_path / "run")
+    train(config, tmp_path / "run")
+    assert [line["step"] for line in lines(tmp_path / "run") if "validation" in line].count(0) == 1
+
+
 def test_a_folder_that_a_run_trains_in_takes_no_second_one(tmp_path):
     with held(tmp_path / ".train.lock", "training"), \
             pytest.raises(UserError, match=r"--workdir=.*: another run is training there"):

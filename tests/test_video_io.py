@@ -382,12 +382,13 @@ DAVIS_PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128]
     (INDEX, [40] * 15),
     (INDEX.astype(np.uint16), None),
     (65535 * OBJECT.astype(np.uint16), None),
+    (255 * OBJECT.astype(np.uint16), None),
     (np.dstack([255 * OBJECT.astype(np.uint8)] * 3), None),
     (np.dstack([np.where(OBJECT, 200, 100).astype(np.uint8)] * 3), None),
     (np.array(DAVIS_PALETTE, np.uint8).reshape(-1, 3)[INDEX], None),
     (np.dstack([255 * OBJECT.astype(np.uint8)] * 4), None),
 ], ids=["1 bit", "0/1", "0/255", "grey", "numbers", "palette", "grey palette", "16-bit numbers", "16-bit",
-        "rgb", "rgb grey", "rgb objects", "rgba"])
+        "8 of 16 bits", "rgb", "rgb grey", "rgb objects", "rgba"])
 def test_read_mask(tmp_path, values, palette):
     save_mask(tmp_path / "mask.png", values, palette)
     mask = read_mask(tmp_path / "mask.png")

@@ -28,7 +28,8 @@ class Protocol:
         drop_empty_target: Leave out frames whose ground truth has no object.
         target_above: Ground truth is object above this grey level (0..255). 0: anything but
             black; 128: strictly above 128; 127: above 0.5 of 1, that is 127.5. Object numbers
-            (palette files, files of 0 and 1) are object above 0 whatever this says.
+            (palette files, files of 0 and 1) are object above 0 whatever this says, and lossy files come
+            decoded (`mask_folders.read_target_file`).
         resolution: `native`: scored at the size of the ground truth, and a prediction of another
             size is a fault; `prediction`: ground truth is resized (nearest) to the prediction.
         threshold: Prediction is object where 255 · p > threshold, strictly.

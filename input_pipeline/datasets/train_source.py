@@ -57,10 +57,10 @@ class PreparedTrainSource:
     def __setstate__(self, state: tuple) -> None:
         self.__init__(*state)
 
-    def __repr__(self) -> str:
-        # Grain compares it when an iterator's state is restored: the data's identity, not its place.
-        return (f"PreparedTrainSource({self._data.metadata['identity']}, {self._input_size}, "
-                f"require_depth={self._require_depth})")
+    @property
+    def identity(self) -> str:
+        """A hash of what was prepared, wherever it lies."""
+        return self._data.metadata["identity"]
 
     @property
     def stabilized(self) -> bool:

@@ -8,10 +8,10 @@ import numpy as np
 
 from dattt_jax.errors import UserError
 from input_pipeline.flow.colorwheel import flow_to_rgb
-from input_pipeline.images import read_image
+from input_pipeline.images import IMAGE_SUFFIXES, read_image
 from input_pipeline.writers import write_bytes
 
-FLOW_SUFFIXES = (".flo", ".png", ".jpg", ".jpeg")
+FLOW_SUFFIXES = (".flo", *IMAGE_SUFFIXES)
 _FLO_MAGIC = np.float32(202021.25)  # the bytes "PIEH"
 _FLO_UNKNOWN = 1e9  # larger components mean unknown
 _FLO_LARGEST_SIDE = 100_000

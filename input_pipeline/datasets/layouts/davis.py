@@ -27,14 +27,14 @@ def davis16(root: Path, split: str) -> Listing | None:
 
     The list is `ImageSets/2016/<split>.txt` (DAVIS 2017: names) or `ImageSets/480p/<split>.txt` (DAVIS
     2016: pairs of files), else the published one; DAVIS 2017's own lists are other splits and not used.
-    Its masks are palette files with a number for each object, 2016's are 0 and 255.
+    Its masks are palette files with a number for each object, 2016's are 0 and 255. What is in
+    `Annotations_unsupervised` is the ground truth of another task, with places that do not count: not read.
     """
     resolution = next((name for name in _RESOLUTIONS if (root / "JPEGImages" / name).is_dir()), None)
     if resolution is None:
         return None
-    masks = next((folder for name in ("Annotations", "Annotations_unsupervised")
-                  if (folder := root / name / resolution).is_dir()), None)
-    return read_parts(Parts(root / "JPEGImages" / resolution, masks),
+    masks = root / "Annotations" / resolution
+    return read_parts(Parts(root / "JPEGImages" / resolution, masks if masks.is_dir() else None),
                       f"official (JPEGImages/{resolution}/ …)", _listed_videos(root, split))
 
 

@@ -36,12 +36,12 @@ class Listing:
     missing_videos: tuple[str, ...] = ()
 
 
-def files_below(folder: Path, suffixes: Iterable[str], depth: int = 8) -> dict[Folder, list[Path]]:
+def files_below(folder: Path, suffixes: Iterable[str] = ("",), depth: int = 8) -> dict[Folder, list[Path]]:
     """Lists files, sorted by name; hidden files and folders are passed over.
 
     Args:
         folder: where to look; one that does not exist holds nothing.
-        suffixes: lower case, with the dot.
+        suffixes: lower case, with the dot; all files without it.
         depth: levels of sub-folders to enter.
 
     Returns:

@@ -17,6 +17,7 @@ from input_pipeline.datasets.layouts.pairing import (
     subfolders,
 )
 from input_pipeline.datasets.video_files import VideoFiles
+from input_pipeline.flow.files import FLOW_SUFFIXES
 from input_pipeline.images import IMAGE_SUFFIXES
 
 FRAME_NAMES, FLOW_NAMES = ("frame", "frames"), ("flow", "flows")
@@ -95,11 +96,15 @@ def read_parts(parts: Parts, layout: str, keep: Collection[str] | None = None) -
         grouped.setdefault(place, []).append((stem, path))
     others: dict[str, dict[Folder, list[tuple[str, Path]]]] = {}
     for kind, folder, suffixes in (("mask", parts.masks, MASK_SUFFIXES),
-                                   ("flow", parts.flows, IMAGE_SUFFIXES),
+                                   ("flow", parts.flows, FLOW_SUFFIXES),
                                    ("depth", parts.depths, DEPTH_SUFFIXES)):
         files = others.setdefault(kind, {})
         if folder is None:
             continue
+        if kind != "mask":
+            known = ", ".join(suffixes)
+            orphans += [f"{path}: {kind} is read from {known}" for files_there in files_below(folder).values()
+                        for path in files_there if path.suffix.lower() not in suffixes]
         for place, stem, path in _placed(folder, suffixes, parts.frames.parent.name, orphans):
             video = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in grouped), None)
             if video is not None:
