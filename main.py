@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from dattt_jax.config_checks import check_numbers
 from dattt_jax.device_memory import is_out_of_memory, out_of_memory_line
 from dattt_jax.errors import UserError
-from dattt_jax.host_memory import set_up_allocator
+from dattt_jax.host_memory import start_with_huge_pages, trim_around_compiling
 from dattt_jax.log_filter import quiet_libraries
 
 # mode -> module:function; each takes (config, workdir).
@@ -48,11 +48,11 @@ flags.DEFINE_integer("process_id", None, "Which of them this is, from 0; not wit
 flags.mark_flags_as_required(["config", "mode", "workdir"])
 
 
-def set_up_jax(cache_dir: str, input_size: tuple[int, int]) -> None:
-    """Allocator, and the compilation cache in `config.compile_cache_dir`; '' leaves the cache off."""
+def set_up_jax(cache_dir: str) -> None:
+    """The allocator, and the compilation cache in `config.compile_cache_dir`; '' leaves the cache off."""
     import jax
 
-    set_up_allocator(input_size)
+    trim_around_compiling()
     if cache_dir:
         folder = Path(cache_dir).expanduser()
         try:
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
         from dattt_jax.parallel import join_processes
 
         join_processes(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    set_up_jax(FLAGS.config.compile_cache_dir, FLAGS.config.input_size)
+    set_up_jax(FLAGS.config.compile_cache_dir)
     module, function = MODES[FLAGS.mode].split(":")
     getattr(importlib.import_module(module), function)(FLAGS.config, FLAGS.workdir)
 
@@ -128,5 +128,6 @@ def _fail(message: str) -> int:
 
 
 if __name__ == "__main__":
+    start_with_huge_pages()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     run()

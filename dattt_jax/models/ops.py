@@ -230,9 +230,10 @@ def _layer_norm_fwd(x: Array, scale: Array, bias: Array, epsilon: float) -> tupl
 
 def _layer_norm_bwd(epsilon: float, saved: tuple, g: Array) -> tuple[Array, Array, Array]:
     normal, factor, scale = saved
-    d_normal, channels = g * scale, g.shape[-1]
-    dx = factor * (d_normal - (_row_sums(d_normal) + normal * _row_sums(d_normal * normal)) / channels)
-    return dx, _column_sums(g * normal), _column_sums(g)
+    # All sums are products with g and with this one map, the only one made for them.
+    along, column, channels = g * normal, scale[:, None], g.shape[-1]
+    dx = factor * (g * scale - (g @ column + normal * (along @ column)) / channels)
+    return dx, _column_sums(along), _column_sums(g)
 
 
 _layer_norm.defvjp(_layer_norm_fwd, _layer_norm_bwd)

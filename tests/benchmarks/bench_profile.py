@@ -25,7 +25,7 @@ import measure_ours
 from machine import describe
 from workload import Options
 
-from dattt_jax.host_memory import set_up_allocator
+from dattt_jax.host_memory import start_with_huge_pages, trim_around_compiling
 
 PRODUCT, REST = "matrix products", "the rest"
 # By the first pattern that is found in an operation's name, as `…/encoder_image/block1_0/mlp/dwconv/mul`.
@@ -114,7 +114,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         # Read when JAX is first used, not when it is imported.
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder}"
-        set_up_allocator((options.size, options.size))
+        trim_around_compiling()
         work, _ = measure_ours.WORK[options.what](Options(
             what=options.what, backbone=options.backbone, size=options.size, batch=options.batch, frames=1,
             steps=1, device=jax.default_backend()))
@@ -131,4 +131,5 @@ def main():
 
 
 if __name__ == "__main__":
+    start_with_huge_pages()
     main()

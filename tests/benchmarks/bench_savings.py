@@ -35,7 +35,7 @@ from machine import describe
 from measure_ours import Video, count
 
 from configs import base
-from dattt_jax.host_memory import set_up_allocator
+from dattt_jax.host_memory import start_with_huge_pages, trim_around_compiling
 from dattt_jax.image_ops import upsample_bilinear
 from dattt_jax.models import create_model
 from dattt_jax.models.decoder import SegFormerHead
@@ -218,7 +218,7 @@ def main():
     parser.add_argument("--out", default="", help="the JSON file to write")
     options = parser.parse_args()
 
-    set_up_allocator((options.size, options.size))
+    trim_around_compiling()
     report = {"benchmark": "savings", "machine": describe(),
               "settings": {"backbone": BACKBONE, "size": options.size, "batch": options.batch,
                            "rounds": options.rounds, "device": jax.devices()[0].device_kind}, "savings": {}}
@@ -231,4 +231,5 @@ def main():
 
 
 if __name__ == "__main__":
+    start_with_huge_pages()
     main()

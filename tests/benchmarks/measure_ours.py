@@ -14,7 +14,7 @@ from golden_model import state_dict  # found where `workload` looks
 from configs import base
 from dattt_jax.augment import train_augment
 from dattt_jax.convert import from_torch
-from dattt_jax.host_memory import set_up_allocator
+from dattt_jax.host_memory import start_with_huge_pages, trim_around_compiling
 from dattt_jax.inference import Network
 from dattt_jax.models import create_model, encode
 from dattt_jax.parallel import AXIS, parallel_step, place
@@ -177,7 +177,7 @@ def matrix_product(options):
 
 def main():
     options = Options.from_command_line()
-    set_up_allocator((options.size, options.size))
+    trim_around_compiling()
     work, flops = WORK.get(options.what, video)(options)
     device, on_host = jax.local_devices()[0], options.device == "cpu"
     workload.answer(options, work, flops=flops, device=device.device_kind,
@@ -186,4 +186,5 @@ def main():
 
 
 if __name__ == "__main__":
+    start_with_huge_pages()
     main()
