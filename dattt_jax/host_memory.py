@@ -13,10 +13,10 @@ _MIN_SECONDS = 0.1  # what took less leaves little behind
 
 
 def start_with_huge_pages() -> None:
-    """Starts the program anew with glibc set to ask for pages of 2 MiB; returns if it runs with them.
+    """Starts the program anew with glibc set to ask for pages of 2 MiB; returns in the new start.
 
     XLA's CPU programs allocate their temporaries anew in every call, and the kernel zeroes every page when it
-    is first touched. For a TTT step of MiT-b1 at 512×512 these are half a million pages of 4 KiB, and 12 to
+    is first touched. For a TTT step of MiT-b1 at 512×512 these are half a million pages of 4 KiB, and 11 to
     16 % of its time (4 cores). glibc reads the setting when a process starts, so that it cannot be changed
     from inside. The process keeps its number, its arguments and its streams.
 

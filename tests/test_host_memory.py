@@ -51,9 +51,10 @@ from dattt_jax.host_memory import start_with_huge_pages
 print("started", flush=True)
 start_with_huge_pages()
 large = b"x" * 2**26
-smaps = Path("/proc/self/smaps_rollup").read_text()
+smaps = Path("/proc/self/smaps_rollup")
+found = re.search(r"AnonHugePages: +([0-9]+)", smaps.read_text() if smaps.exists() else "")
 print(os.getpid(), sys.argv[1:], os.environ["GLIBC_TUNABLES"], sys.flags.optimize, sys.stdin.read(),
-      re.search(r"AnonHugePages: +([0-9]+)", smaps).group(1), sep="|")
+      found.group(1) if found else 0, sep="|")
 """
 
 

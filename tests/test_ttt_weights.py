@@ -67,7 +67,8 @@ def test_files_that_do_not_fit_are_told(tmp_path):
     other = jax.tree.map(lambda x: x + 1, toy.VARIABLES)
     with pytest.raises(UserError, match=r"walk\.npz was made from other source weights"):
         load_adapted(path, other)
-    with pytest.raises(UserError, match=r"walk\.npz is damaged, or not what config\.segment\.save_w"):
+    with pytest.raises(UserError, match=r"walk\.npz is damaged, or not what "
+                                        r"config\.segment\.save_weights writes"):
         load_progress(path, state.state, toy.VARIABLES)
     save_progress(path, state, toy.VARIABLES)
     with pytest.raises(UserError, match="holds the progress of another objective or strategy"):
