@@ -54,6 +54,22 @@ def test_equals_the_plain_convolution(name):
     assert_close(value_and_grads(ours, x, kernel), value_and_grads(reference, x, kernel))
 
 
+def test_matmul_equals_the_plain_product():
+    x, kernel = normal((2, 3, 5, 6), (6, 4))
+    assert_close(value_and_grads(ops.matmul, x, kernel),
+                 value_and_grads(lambda x, k: jnp.einsum("...c,cd->...d", x, k), x, kernel))
+    assert ops.matmul(x.astype(jnp.bfloat16), kernel).dtype == jnp.bfloat16
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of the CPU's form")
+def test_the_gradient_of_matmul_transposes_no_map():
+    def gradients(x, kernel, g):
+        return jax.vjp(ops.matmul, x, kernel)[1](jnp.sin(g))
+
+    program = jax.jit(gradients).lower(*normal((1, 64, 64, 16), (16, 32), (1, 64, 64, 32))).compile()
+    assert " transpose(" not in program.as_text()
+
+
 def test_gelu_and_its_gradient_are_exact():
     (x,) = normal((3, 50))
     expected = [(0.5 * v * math.erfc(-v / 2**0.5),

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dattt_jax.image_ops import upsample_bilinear
+from dattt_jax.models import ops
 from dattt_jax.models.layers import BatchNorm, Linear
 
 Array = jax.Array
@@ -86,6 +87,10 @@ class SegFormerHead(nn.Module):
         """Four maps [B, h_i, w_i, C_i] -> four maps [B, h_i, w_i, features]."""
         return [layer(x) for layer, x in zip(self._projections(), features, strict=True)]
 
+    def folded(self, scale: int, kernel: Array) -> tuple[Array, Array]:
+        """The linear layer of scale 1, …, 4 and then `kernel` [features, D]; returns as `Linear.folded`."""
+        return self._projections()[scale - 1].proj.folded(kernel)
+
     def combine(self, mixed: Sequence[Array]) -> Array:
         """Sums the scales at stride 4: four [B, h_i, w_i, features] -> [B, h_1, w_1, features]."""
         size = mixed[0].shape[1:3]
@@ -98,17 +103,16 @@ class SegFormerHead(nn.Module):
             [B, h_1, w_1, features].
         """
         kernels = self.linear_fuse.kernels()
-        return self.combine([x @ k.astype(self.dtype) for x, k in zip(projected, kernels, strict=True)])
+        return self.combine([ops.matmul(x, kernel) for x, kernel in zip(projected, kernels, strict=True)])
 
     def fuse_features(self, features: Sequence[Array]) -> Array:
         """The fuse convolution of four maps [B, h_i, w_i, C_i], linear layers folded; returns as `fuse`."""
-        mixed, bias = [], 0.0
-        kernels = self.linear_fuse.kernels()
-        for layer, x, kernel in zip(self._projections(), features, kernels, strict=True):
-            folded = layer.proj.folded(kernel)
-            mixed.append(x.astype(self.dtype) @ folded[0].astype(self.dtype))
-            bias = bias + folded[1]
-        return self.combine(mixed) + bias.astype(self.dtype)
+        mixed, biases = [], []
+        for scale, (x, kernel) in enumerate(zip(features, self.linear_fuse.kernels(), strict=True), 1):
+            folded, bias = self.folded(scale, kernel)
+            mixed.append(ops.matmul(x.astype(self.dtype), folded))
+            biases.append(bias)
+        return self.combine(mixed) + sum(biases).astype(self.dtype)
 
     def predict(self, fused: Array, *, train: bool) -> Array:
         """What `fuse` gave -> logits [B, h_1, w_1, 1], float32."""

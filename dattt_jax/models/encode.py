@@ -10,10 +10,12 @@ from dattt_jax.models.dattt import DATTT, Features
 
 Array = jax.Array
 
-# Pixels per encoder call on the CPU, where activations that stay in the caches are worth more than large
-# matrix products: one 512×512 image, or as many smaller ones. Measured on 4 cores, MiT-b1, a TTT step on 16
-# images of 512²: 1 image per call 6.4 s and 1.8 GB, 2 images 7.9 s and 2.9 GB, all at once above 23 GB.
-_CPU_PIXELS = 512 * 512
+# On the CPU activations that stay in the caches are worth more than large matrix products: one image per
+# encoder call, or of small ones as many as have the pixels of one of 512². Measured on 4 cores, MiT-b1, TTT
+# steps: on 16 images of 512² 1 image per call 6.4 s and 1.8 GB, 2 images 7.9 s and 2.9 GB, all at once above
+# 23 GB; on 16 of 256² 1 image 4.0 s, 4 images 5.2 s; on 16 of 128² no difference, but half again to compile.
+_SMALL = 128 * 128
+_PIXELS = 512 * 512
 
 # Encoder calls that do not depend on each other, in one piece: XLA's CPU runtime runs one while the other
 # waits for its slowest thread. Same step on 8 images: 1 call 3.4 s (2.9 of 4 cores busy), 2 calls 2.9 s (3.6
@@ -25,7 +27,7 @@ def images_per_call(height: int, width: int) -> int | None:
     """How many images of that size to encode at once; None for all of them (accelerators)."""
     if jax.default_backend() != "cpu":
         return None
-    return max(1, _CPU_PIXELS // (height * width))
+    return 1 if height * width > _SMALL else _PIXELS // (height * width)
 
 
 def encode_image(model: DATTT, variables: dict, images: Array, *, train: bool = False,
@@ -92,11 +94,11 @@ def _map_pieces(function: Callable, items: Any, at_once: int | None, *, calls: i
     """`jax.vmap(function)(items)` in calls of `at_once` items, `calls` of them side by side."""
     count = jax.tree.leaves(items)[0].shape[0]
     if at_once is None or at_once >= count:
-        return jax.vmap(function)(items)
+        return _mapped(function, items)
 
     def piece(items: Any) -> Any:
         size = jax.tree.leaves(items)[0].shape[0]
-        outputs = [jax.vmap(function)(_cut(items, start, start + at_once))
+        outputs = [_mapped(function, _cut(items, start, start + at_once))
                    for start in range(0, size, at_once)]
         return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
 
@@ -111,6 +113,14 @@ def _map_pieces(function: Callable, items: Any, at_once: int | None, *, calls: i
         rest = run(_cut(items, whole, count))
         outputs = jax.tree.map(lambda *parts: jnp.concatenate(parts), outputs, rest)
     return outputs
+
+
+def _mapped(function: Callable, items: Any) -> Any:
+    """`jax.vmap(function)(items)`, without a mapped axis for a single item (see `ops.matmul`)."""
+    if jax.tree.leaves(items)[0].shape[0] > 1:
+        return jax.vmap(function)(items)
+    outputs = function(jax.tree.map(lambda x: x[0], items))
+    return jax.tree.map(lambda x: x[None], outputs)
 
 
 def _cut(items: Any, start: int, stop: int) -> Any:

@@ -32,7 +32,7 @@ class Linear(nn.Module):
 
     def __call__(self, x: Array) -> Array:
         """X [..., in] -> [..., out] in `dtype`."""
-        y = x.astype(self.dtype) @ self.kernel.astype(self.dtype)
+        y = ops.matmul(x.astype(self.dtype), self.kernel)
         return y + self.bias.astype(self.dtype) if self.use_bias else y
 
     def folded(self, kernel: Array) -> tuple[Array, Array]:

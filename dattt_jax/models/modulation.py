@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from dattt_jax.models import ops
 from dattt_jax.models.decoder import SegFormerHead
 from dattt_jax.models.layers import Linear
 
@@ -54,16 +55,31 @@ class DepthAwareHead(nn.Module):
             if "beta" in self.modulation:
                 setattr(self, f"beta{scale}", Linear(inner, self.features, dtype=self.dtype))
 
-    def _modulate(self, scale: int, depth: Array, mask: Array) -> Array:
-        """One scale: depth and mask branch [B, h, w, C] -> modulated mask branch."""
-        x = jnp.concatenate([depth, mask], axis=-1)
+    def _of_both(self, name: str, scale: int, image: Array, fused: Array, mask: Array) -> Array:
+        """The layer `name` of the concatenation [depth, mask]: [B, h, w, features].
+
+        The depth branch is a linear map of the image features, with which the layer's half of it folds to one
+        kernel [C_i, features]; so is the mask branch of `fused`, where those have fewer channels.
+        """
+        layer = getattr(self, name)
+        of_depth, of_mask = jnp.split(layer.kernel, 2)
+        of_image, bias = self.depth_head.folded(scale, of_depth)
+        bias = layer.bias + bias
+        if fused.shape[-1] < self.features:
+            mask = fused.astype(self.dtype)
+            of_mask, mask_bias = self.vos_head.folded(scale, of_mask)
+            bias = bias + mask_bias
+        return (ops.matmul(image.astype(self.dtype), of_image) + ops.matmul(mask, of_mask)
+                + bias.astype(self.dtype))
+
+    def _modulate(self, scale: int, image: Array, fused: Array, mask: Array) -> Array:
+        """The mask branch [B, h, w, features] modulated, with the features that the branches are made of."""
         if self.modulation == "alpha+beta":
-            x = nn.relu(getattr(self, f"shared{scale}_0")(x))
-        if "alpha" in self.modulation:
-            mask = getattr(self, f"alpha{scale}")(x) * mask
-        if "beta" in self.modulation:
-            mask = mask + getattr(self, f"beta{scale}")(x)
-        return mask
+            x = nn.relu(self._of_both(f"shared{scale}_0", scale, image, fused, mask))
+            return getattr(self, f"alpha{scale}")(x) * mask + getattr(self, f"beta{scale}")(x)
+        if self.modulation == "alpha":
+            return self._of_both(f"alpha{scale}", scale, image, fused, mask) * mask
+        return mask + self._of_both(f"beta{scale}", scale, image, fused, mask)
 
     def fuse_depth(self, image_features: Sequence[Array]) -> Array:
         """What the depth is predicted from, image by image: [B, h_1, w_1, features]."""
@@ -73,10 +89,8 @@ class DepthAwareHead(nn.Module):
         """What the mask is predicted from, image by image; `fused` are sums of image and flow features."""
         if self.modulation == "basic":
             return self.vos_head.fuse_features(fused)
-        depth = self.depth_head.project(image_features)
-        mask = self.vos_head.project(fused)
-        return self.vos_head.fuse([self._modulate(i, d, v) for i, (d, v)
-                                   in enumerate(zip(depth, mask, strict=True), 1)])
+        scales = zip(image_features, fused, self.vos_head.project(fused), strict=True)
+        return self.vos_head.fuse([self._modulate(scale, *maps) for scale, maps in enumerate(scales, 1)])
 
     def predict_depth(self, fused: Array, *, train: bool) -> Array:
         """Depth logits [B, h_1, w_1, 1] of what `fuse_depth` gave."""

@@ -24,6 +24,16 @@ def _on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def matmul(x: Array, kernel: Array) -> Array:
+    """The product over the last axis: x [..., C], kernel [C, D] -> [..., D], in the dtype of x.
+
+    As one of two matrices: for the kernel's gradient over several axes, XLA's CPU backend first transposes a
+    copy of the output's gradient: with it, both gradients take up to three times as long.
+    """
+    rows = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
+    return rows.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 def conv(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:
     """Plain convolution: x [B, H, W, C], kernel [k, k, C, D] -> [B, h, w, D], torch's explicit padding."""
     return lax.conv_general_dilated(
@@ -50,7 +60,7 @@ def patch_conv(x: Array, kernel: Array, *, stride: int, padding: int) -> Array:
         for j in range(size)
     ]
     columns = jnp.concatenate(taps, axis=-1)
-    return columns @ kernel.reshape(-1, kernel.shape[-1])
+    return matmul(columns, kernel.reshape(-1, kernel.shape[-1]))
 
 
 def block_conv(x: Array, kernel: Array) -> Array:
@@ -64,7 +74,7 @@ def block_conv(x: Array, kernel: Array) -> Array:
     h, w = height // r, width // r
     x = x[:, : h * r, : w * r].reshape(batch, h, r, w, r, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, h, w, r * r * channels)
-    return x @ kernel.reshape(-1, kernel.shape[-1])
+    return matmul(x, kernel.reshape(-1, kernel.shape[-1]))
 
 
 def depthwise_conv3x3(x: Array, kernel: Array) -> Array:
@@ -150,7 +160,7 @@ def attention(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
 
     `bias` broadcasts to the logits [..., heads, N, M]. Softmax in float32, scale 1/sqrt(d).
     """
-    q = q * q.shape[-1] ** -0.5
+    k = k * q.shape[-1] ** -0.5  # of the two the smaller, where keys come from a reduced map
     if _on_cpu():
         q, k, v = (jnp.swapaxes(x, -3, -2) for x in (q, k, v))
         return jnp.swapaxes(_attend(q, k, v, bias), -3, -2)
@@ -167,7 +177,7 @@ def _t(x: Array) -> Array:
 
 @jax.custom_vjp
 def _attend(q: Array, k: Array, v: Array, bias: Array | None) -> Array:
-    """Attention of scaled q [..., N, d], with k and v [..., M, d] -> [..., N, d].
+    """Attention of q [..., N, d], with scaled k and v [..., M, d] -> [..., N, d].
 
     The weights [..., N, M], by far the largest array, are nowhere transposed, in the gradient neither.
     """

@@ -8,6 +8,8 @@ differs by one saving alone:
     fuse            the decoder, forward and input gradient: the 1×1 convolution on four upsampled maps, or on
                     each scale at its own resolution
     fold            the same, linear layers and convolution one after the other, or multiplied into one
+    modulate        the mask decoder, forward and gradients: modulation of the two branches' concatenation, or
+                    the layer's halves folded with the linear layers that make the branches
     flow            a prediction after a step: flow features computed anew, or known from the frame's first
     predictions     a gradient step that is not the frame's last: with a prediction after it, or without
     frozen          the decoder, forward and backward: with the gradients of its weights, or without
@@ -41,6 +43,7 @@ from dattt_jax.models import create_model
 from dattt_jax.models.decoder import SegFormerHead
 from dattt_jax.models.encode import encode_image, images_per_call
 from dattt_jax.models.mit import MIT_SIZES
+from dattt_jax.models.modulation import DepthAwareHead
 from dattt_jax.ttt import adapt_step, fresh_state
 from dattt_jax.ttt.objectives.depth_consistency import DepthConsistency
 from dattt_jax.ttt.task import Task
@@ -67,6 +70,14 @@ class UnfoldedHead(SegFormerHead):
         return self.predict(self.fuse(self.project(features)), train=train)
 
 
+class ConcatenatingHead(DepthAwareHead):
+    """The two decoders with the modulation as its paper writes it, of both branches' concatenation."""
+
+    def _of_both(self, name, scale, image, fused, mask):
+        depth = getattr(self.depth_head, f"linear_c{scale}")(image)
+        return getattr(self, name)(jnp.concatenate([depth, mask], axis=-1))
+
+
 class Program:
     """A compiled function, the seconds that took, and its operations."""
 
@@ -89,14 +100,18 @@ class Form:
     programs: tuple[Program, ...]
 
 
+def feature_maps(batch, size):
+    """Four maps at strides 4, …, 32, [batch, h_i, w_i, C_i], random."""
+    channels = MIT_SIZES[BACKBONE].dims
+    return [jax.random.normal(key, (batch, size // stride, size // stride, width)) for key, stride, width
+            in zip(jax.random.split(jax.random.key(0), len(channels)), (4, 8, 16, 32), channels, strict=True)]
+
+
 def decoder_savings(batch, size):
     """{saving: (plain, ours)} of fuse, fold and frozen."""
-    channels = MIT_SIZES[BACKBONE].dims
-    keys = jax.random.split(jax.random.key(0), len(channels) + 1)
-    maps = [jax.random.normal(key, (batch, size // stride, size // stride, width))
-            for key, stride, width in zip(keys, (4, 8, 16, 32), channels, strict=False)]
+    channels, maps = MIT_SIZES[BACKBONE].dims, feature_maps(batch, size)
     variables = SegFormerHead(channels).init(jax.random.key(1), maps, train=False)
-    weight = jax.random.normal(keys[-1], (batch, size // 4, size // 4, 1))
+    weight = jax.random.normal(jax.random.key(2), (batch, size // 4, size // 4, 1))
 
     def form(head, wanted):
         """Loss and gradients with respect to the arguments `wanted`; the features' are the last."""
@@ -114,6 +129,24 @@ def decoder_savings(batch, size):
     ours, unfolded = form(SegFormerHead(channels), (1,)), form(UnfoldedHead(channels), (1,))
     return {"fuse": (form(PublishedHead(channels), (1,)), unfolded), "fold": (unfolded, ours),
             "frozen": (form(SegFormerHead(channels), (0, 1)), ours)}
+
+
+def modulation_saving(batch, size):
+    """{saving: (plain, ours)} of modulate."""
+    channels, maps = MIT_SIZES[BACKBONE].dims, feature_maps(batch, size)
+    ours, plain = (head(channels, base.get_config().model.modulation)
+                   for head in (DepthAwareHead, ConcatenatingHead))
+    variables = ours.init(jax.random.key(1), maps, maps, method=ours.fuse_mask)
+    weight = jax.random.normal(jax.random.key(2), (*maps[0].shape[:-1], ours.features))
+
+    def form(head):
+        def loss(params, image, fused):
+            return jnp.vdot(head.apply({"params": params}, image, fused, method=head.fuse_mask), weight)
+
+        program = Program(jax.value_and_grad(loss, (0, 1, 2)), variables["params"], maps, maps)
+        return Form(lambda: program(variables["params"], maps, maps), (program,))
+
+    return {"modulate": (form(plain), form(ours))}
 
 
 def view_by_view(model, variables, views, key):
@@ -222,7 +255,7 @@ def main():
     report = {"benchmark": "savings", "machine": describe(),
               "settings": {"backbone": BACKBONE, "size": options.size, "batch": options.batch,
                            "rounds": options.rounds, "device": jax.devices()[0].device_kind}, "savings": {}}
-    for savings in (decoder_savings, step_savings):
+    for savings in (decoder_savings, modulation_saving, step_savings):
         for name, forms in savings(options.batch, options.size).items():
             report["savings"][name] = measure(name, forms, options.rounds)
     print(json.dumps(report, indent=1))

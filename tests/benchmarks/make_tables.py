@@ -24,6 +24,7 @@ _WORK = {
 _SAVINGS = {
     "fuse": "decoder: fuse convolution at each scale's own resolution",
     "fold": "depth decoder: folded linear layers",
+    "modulate": "mask decoder: modulation folded with the linear layers before it",
     "flow": "prediction after a step: flow features known",
     "predictions": "TTT step: no prediction after it",
     "frozen": "decoder: no weight gradients",

@@ -160,7 +160,7 @@ def count(function, *arguments):
     XLA counts the body of a loop once, so the program is compiled with all images in one call, as
     accelerators run it; what the CPU's pieces compute again in the backward pass is not counted.
     """
-    with mock.patch.object(encode, "_CPU_PIXELS", 2**62):
+    with mock.patch.multiple(encode, _SMALL=2**62, _PIXELS=2**62):
         return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
 
 
