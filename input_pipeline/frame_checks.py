@@ -13,7 +13,7 @@ from dattt_jax.errors import UserError
 from input_pipeline.datasets import VideoFiles, decode_masks
 from input_pipeline.datasets.depth_maps import read_depth
 from input_pipeline.flow.files import read_rendering
-from input_pipeline.images import read_image, read_image_size, size_text
+from input_pipeline.images import DAMAGED, read_image, read_image_size, size_text
 
 _UNREADABLE = "unreadable"
 _ALMOST_ALL = 0.95  # share of a frame that no moving object covers
@@ -99,7 +99,7 @@ def mask_kind(path: Path) -> str:
             if image.mode == "P":
                 return "palette"
             values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError):
+    except DAMAGED:
         return _UNREADABLE
     if values.ndim == 3 and (values[..., :3] != values[..., :1]).any():
         return "colours"

@@ -15,8 +15,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".p
 _EXIF_FORMATS = ("JPEG", "MPO", "WEBP")
 _ORIENTATION_TAG = 0x0112
 
-# What Pillow raises for broken files; SyntaxError is its word for a broken PNG or TIFF.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+# What Pillow raises for broken and for far too large files; SyntaxError is its word for a broken PNG or TIFF.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 # Grey levels below this are object numbers, not brightness.
 _MAX_OBJECTS = 32
@@ -158,5 +158,5 @@ def _with_image(path: Path | str, read: Callable[[Image.Image], T]) -> T:
             return read(image)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: cannot be read as an image ({error}); replace it") from error

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from dattt_jax.errors import UserError
-from input_pipeline.images import IMAGE_SUFFIXES, image_to_rgb, read_mask
+from input_pipeline.images import DAMAGED, IMAGE_SUFFIXES, image_to_rgb, read_mask
 
 SUFFIXES = frozenset({*IMAGE_SUFFIXES, ".pbm"})
 # The last number of the name is the frame and what stands before it the video, so that
@@ -131,7 +131,7 @@ def read_mask_file(path: Path) -> tuple[np.ndarray, bool]:
             if image.mode in ("L", "1"):
                 return np.array(image), False
             return image_to_rgb(image), False
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: cannot be read as an image ({reason})") from error
 

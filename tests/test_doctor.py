@@ -15,6 +15,7 @@ from configs import base
 from dattt_jax.doctor import doctor
 from dattt_jax.errors import UserError
 from input_pipeline.datasets import find_videos
+from input_pipeline.frame_checks import mask_kind
 
 SIZE = (40, 48)
 
@@ -292,3 +293,10 @@ def test_exit_status_of_the_command(tmp_path):
     assert failed.returncode == 2
     assert failed.stderr.splitlines()[-1].startswith("error: config.data: training would not work: 4 anno")
     assert "Traceback" not in failed.stderr
+
+
+def test_a_mask_too_large_for_pillow_is_unreadable(tmp_path, monkeypatch):
+    write(tmp_path / "mask.png", np.zeros(SIZE))
+    assert mask_kind(tmp_path / "mask.png") == "binary"
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", SIZE[0] * SIZE[1] // 2 - 1)
+    assert mask_kind(tmp_path / "mask.png") == "unreadable"

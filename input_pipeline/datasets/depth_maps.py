@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from dattt_jax.errors import UserError
-from input_pipeline.images import image_to_rgb
+from input_pipeline.images import DAMAGED, image_to_rgb
 
 FULL = 65535  # the stored value of 1.0
 
@@ -68,7 +68,7 @@ def _read_image(path: Path) -> np.ndarray:
             if image.mode.startswith("I"):
                 return np.asarray(image).astype(np.uint16)
             rgb = image_to_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: cannot be read as a depth map ({error}); replace it") from error
     if (rgb != rgb[..., :1]).any():
         raise UserError(f"{path}: a depth map in colours; give the values as grey, or as .npy")
