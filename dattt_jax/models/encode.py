@@ -13,7 +13,7 @@ Array = jax.Array
 # On the CPU activations that stay in the caches are worth more than large matrix products: one image per
 # encoder call, or of small ones as many as have the pixels of one of 512². Measured on 4 cores, MiT-b1, TTT
 # steps: on 16 images of 512² 1 image per call 6.4 s and 1.8 GB, 2 images 7.9 s and 2.9 GB, all at once above
-# 23 GB; on 16 of 256² 1 image 4.0 s, 4 images 5.2 s; on 16 of 128² no difference, but half again to compile.
+# 23 GB; on 2 cores, 16 of 256²: 1 image 4.0 s, 4 images 5.2 s; 16 of 128²: alike, but half again to compile.
 _SMALL = 128 * 128
 _PIXELS = 512 * 512
 
