@@ -53,6 +53,18 @@ def unfolded(head, variables, maps, train):
     return head.apply(variables, maps, train, method=lambda m, x, t: m.predict(m.fuse(m.project(x)), train=t))
 
 
+def assert_equal_with_gradients(ours, reference, *arguments):
+    def value_and_grads(f):
+        weight = jax.random.normal(jax.random.key(3), jax.eval_shape(f, *arguments).shape)
+        return jax.jit(jax.value_and_grad(lambda *a: jnp.sum(f(*a) * weight), tuple(range(len(arguments)))))(
+            *arguments)
+
+    np.testing.assert_allclose(ours(*arguments), reference(*arguments), rtol=1e-4, atol=1e-4)
+    for a, b in zip(jax.tree.leaves(value_and_grads(ours)), jax.tree.leaves(value_and_grads(reference)),
+                    strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
+
+
 @pytest.mark.parametrize("form", [folded, unfolded])
 @pytest.mark.parametrize("train", [False, True])
 def test_equals_the_published_form(head_and_variables, form, train):
@@ -66,18 +78,6 @@ def test_equals_the_published_form(head_and_variables, form, train):
         return published(params, stats, maps, train)
 
     assert_equal_with_gradients(ours, reference, variables["params"], features())
-
-
-def assert_equal_with_gradients(ours, reference, *arguments):
-    def value_and_grads(f):
-        weight = jax.random.normal(jax.random.key(3), jax.eval_shape(f, *arguments).shape)
-        return jax.jit(jax.value_and_grad(lambda *a: jnp.sum(f(*a) * weight), tuple(range(len(arguments)))))(
-            *arguments)
-
-    np.testing.assert_allclose(ours(*arguments), reference(*arguments), rtol=1e-4, atol=1e-4)
-    for a, b in zip(jax.tree.leaves(value_and_grads(ours)), jax.tree.leaves(value_and_grads(reference)),
-                    strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("modulation", MODULATIONS)

@@ -177,7 +177,7 @@ def _t(x: Array) -> Array:
 
 @jax.custom_vjp
 def _attend(q: Array, k: Array, v: Array, bias: Array | None) -> Array:
-    """Attention of q [..., N, d], with scaled k and v [..., M, d] -> [..., N, d].
+    """Attention of q [..., N, d] with keys k, already scaled, and values v [..., M, d] -> [..., N, d].
 
     The weights [..., N, M], by far the largest array, are nowhere transposed, in the gradient neither.
     """
