@@ -22,6 +22,9 @@ def get_config() -> ConfigDict:
     # Share that a frame's neighbours have in its mask, passed on along optical flow both ways through the
     # video in segment, eval and compare; 0 = none (the paper), below 1. See dattt_jax/propagation.py
     config.propagation = 0.0
+    # Things in a frame's mask of which there is less over the video than this share of what there is most of
+    # are left out, in segment, eval and compare; 0 = none (the paper), at most 1. See dattt_jax/tubes.py
+    config.primary_share = 0.0
     # Weights to start from: a folder made by --mode=train or --mode=convert, a file made by --mode=export, or
     # the weights in the box, dattt-synth-b0 or -b1 (with configs/dattt_synth_b0.py or _b1.py); '' = random
     config.init = ""

@@ -44,7 +44,7 @@ _BASE = "base"
 _SYNTHETIC = ("none", "appearance")  # clips like those of training, and of another appearance
 _DONE = "trained.json"
 _FIELDS = ("seed", "data", "synthetic", "flow", "ttt", "eval", "compare", "train", "input_size", "upsampling",
-           "propagation", "model")
+           "propagation", "primary_share", "model")
 
 Result = dict[str, Any]
 
@@ -188,7 +188,7 @@ def _evaluate(config: ConfigDict, folder: Path, names: Sequence[str], engine: En
             [corruption] = parse_sweep((shift,))
     runner = VideoRunner(folder, _strategies(config, names), engine, get_protocol(own.eval.protocol),
                          video_flow(own), own.flow.last_frame, own.eval.frames == "annotated", False, False,
-                         False, seed, network.propagation(own.propagation))
+                         False, seed, network.propagation(own.propagation, own.primary_share))
     entries = eval_entries(own, corruption)
     for entry in entries:
         runner.run(entry, network.variables, lambda count: None)

@@ -31,8 +31,8 @@ from input_pipeline.eval_videos import EvalEntry
 from input_pipeline.writers import remove_leftovers, write_json
 
 # What a stored result depends on; a folder holds the results of one such setting.
-_SETTINGS = ("seed", "input_size", "upsampling", "propagation", "init", "model", "ttt", "flow", "data",
-             "eval", "synthetic")
+_SETTINGS = ("seed", "input_size", "upsampling", "propagation", "primary_share", "init", "model", "ttt",
+             "flow", "data", "eval", "synthetic")
 # Fields that leave the results of a video under a strategy as they are.
 _FREE = {"eval": ("strategies", "corruptions", "temporally_consistent", "devices", "part", "overlays"),
          "ttt": ("strategy", "chunk"), "flow": ("batch_size", "volume_gib")}
@@ -98,7 +98,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     adapts = any(strategy.steps for strategy in plan.strategies.values())
     engine = network.engine(config.ttt, adapts=adapts, per_step=config.eval.curves)
     return run_plan(config, workdir, plan, engine, network.variables,
-                    network.propagation(config.propagation))
+                    network.propagation(config.propagation, config.primary_share))
 
 
 def run_plan(config: ConfigDict, workdir: str | Path, plan: Plan, engine: Engine,
@@ -150,9 +150,9 @@ def make_plan(config: ConfigDict) -> Plan:
         raise UserError("config.eval.strategies is empty: name at least one, for example ('base', 'mwi')")
     get_protocol(settings.protocol)
     check_measures(settings.measures, "config.eval.measures")
-    if settings.curves and config.propagation:
-        raise UserError(f"config.eval.curves scores each frame by itself: with config.propagation=0, not "
-                        f"{config.propagation}")
+    if settings.curves and (config.propagation or config.primary_share):
+        raise UserError("config.eval.curves scores each frame by itself: with config.propagation=0 and "
+                        f"config.primary_share=0, not {config.propagation} and {config.primary_share}")
     check_frames(settings.frames)
     if not 0 <= settings.devices <= jax.local_device_count():
         raise UserError(f"config.eval.devices={settings.devices}: there are {jax.local_device_count()} here; "

@@ -81,18 +81,21 @@ class Network:
             task.check_heads(objective, ttt.objective)
         return task.problem(objective, ttt.learning_rate)
 
-    def propagation(self, share: float) -> Propagation | None:
-        """What makes masks agree over time, see `dattt_jax.propagation`; None where `share` is 0.
+    def propagation(self, share: float, primary_share: float = 0.0) -> Propagation | None:
+        """What makes masks agree over time, see `dattt_jax.propagation`; None where both are 0.
 
         Args:
             share: `config.propagation`.
+            primary_share: `config.primary_share`.
 
         Raises:
-            UserError: it is not in 0..1, or 1.
+            UserError: one of them is out of its range.
         """
         if not 0 <= share < 1:
             raise UserError(f"config.propagation={share}: give 0 (off) or more, and less than 1")
-        if not share:
+        if not 0 <= primary_share <= 1:
+            raise UserError(f"config.primary_share={primary_share}: give 0 (off) to 1")
+        if not (share or primary_share):
             return None
         buckets = Buckets(self.input_size)
         upsampled = jax.jit(Task(self.model, self.input_size, 1, upsampling=self.upsampling).upsampled)
@@ -101,7 +104,8 @@ class Network:
             packed, unpack = buckets.pack({"image": image[None]})
             return unpack(np.asarray(upsampled(jax.tree.map(lambda x: x[0], packed), logits))[None])[0]
 
-        return Propagation(share, tuple(-(-side // STRIDE) for side in self.input_size), upsample)
+        return Propagation(share, tuple(-(-side // STRIDE) for side in self.input_size), upsample,
+                           primary_share)
 
     @staticmethod
     def policy(ttt: ConfigDict) -> Policy:

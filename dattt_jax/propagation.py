@@ -11,6 +11,8 @@ the frame's. Where the flow is not to be trusted (`input_pipeline.flow.neighbour
 The idea is that of temporal filtering along motion trajectories, as in Lang et al., "Practical Temporal
 Consistency for Image-Based Graphics Applications", SIGGRAPH 2012.
 
+With `config.primary_share` what is not the primary object is then left out of the masks (`dattt_jax.tubes`).
+
 Where test-time training learns from predictions, those of the unadapted network are propagated before it and
 teach it (`Propagation.predicted`), and those of the adapted network are propagated after it.
 """
@@ -24,6 +26,7 @@ import cv2
 import numpy as np
 
 from dattt_jax.ttt import FrameResult, Frames
+from dattt_jax.tubes import Tubes
 from input_pipeline.array_file import ArrayFile
 from input_pipeline.flow.consistency import warp
 from input_pipeline.flow.neighbours import neighbour_motion
@@ -52,14 +55,16 @@ class Propagation:
     """How masks of videos are made to agree over time.
 
     Attributes:
-        share: of the neighbouring frame, at least 0 and below 1.
+        share: of the neighbouring frame, at least 0 (masks of frames stay their own) and below 1.
         grid: (h, w) of the network's logits.
         upsample: (frame uint8 [H, W, 3], logits float32 [h, w]) -> probability float32 [H, W].
+        primary_share: of the largest object below which one is left out, see `Tubes`; 0 keeps all.
     """
 
     share: float
     grid: tuple[int, int]
     upsample: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    primary_share: float = 0.0
 
     @contextlib.contextmanager
     def of_video(self, count: int, folder: Path, name: str = "") -> "Iterator[VideoPropagation]":
@@ -147,19 +152,23 @@ class VideoPropagation:
         if not count:
             return
         with contextlib.ExitStack() as stack:
-            motion, later = (stack.enter_context(ArrayFile(self._folder, count, shape))
-                             for shape in ((2, *grid, 3), grid))
+            motion, agreed = (stack.enter_context(ArrayFile(self._folder, count, shape))
+                              for shape in ((2, *grid, 3), grid))
             for t, pair in enumerate(neighbour_motion(frames(), grid)):
                 motion[t] = pair
             gathered = self._own(count - 1)
-            later[count - 1] = gathered
+            agreed[count - 1] = gathered
             for t in range(count - 2, -1, -1):
                 gathered = follow(self._own(t), gathered, motion[t][0].astype(np.float32), share)
-                later[t] = gathered
+                agreed[t] = gathered
+            tubes = Tubes(self._propagation.primary_share)
             for t in range(count):
                 own = self._own(t)
                 gathered = follow(own, gathered, motion[t - 1][1].astype(np.float32), share) if t else own
-                yield (gathered + later[t]) / 2
+                agreed[t] = (gathered + agreed[t]) / 2
+                tubes.add(agreed[t], motion[t - 1][0] if t else None)
+            for t in range(count):
+                yield tubes.primary(t, agreed[t].astype(np.float32))
 
     def _own(self, t: int) -> np.ndarray:
         return self._logits[t].astype(np.float32)

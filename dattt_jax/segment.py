@@ -76,7 +76,7 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                  f"{strategy.steps} steps of {config.ttt.objective} a frame ({config.ttt.strategy})"
                  if strategy.steps else "no adaptation")
     network = start_network(config)
-    propagation = network.propagation(config.propagation)
+    propagation = network.propagation(config.propagation, config.primary_share)
     claimed = _claim(workdir, clip_path(config))
     saved = SavedRun(workdir, run_settings(config, video, flow), network.variables,
                      config.segment.save_every_s)
@@ -93,6 +93,7 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         "frame_size": list(video.frame_size), "fps": video.fps, "init": str(config.init),
         "adapted": str(config.segment.adapted), "input_size": list(config.input_size),
         "upsampling": config.upsampling, "propagation": config.propagation,
+        "primary_share": config.primary_share,
         "objective": config.ttt.objective, "strategy": config.ttt.strategy, "steps": strategy.steps,
         "skipped_steps": sum(record.skipped for record in saved.records.values()),
         "adaptation": summarize(network.policy(config.ttt), list(reports.values()), strategy.steps),

@@ -94,7 +94,8 @@ def run_settings(config: ConfigDict, video: Video, flow: FlowMethod | RenderingS
             "segment.save_probability": config.segment.save_probability,
             "flow": [flow.identity, config.flow.last_frame], "ttt": config.ttt.to_dict() | {"chunk": 0},
             "model": config.model.to_dict(), "input_size": list(config.input_size),
-            "upsampling": config.upsampling, "propagation": config.propagation, "seed": config.seed}
+            "upsampling": config.upsampling, "propagation": config.propagation,
+            "primary_share": config.primary_share, "seed": config.seed}
 
 
 class SavedRun:
@@ -135,7 +136,8 @@ class SavedRun:
             lost = [name for name in notes["records"] if not (self._masks / f"{name}.png").exists()]
             if lost:
                 raise UserError(f"the mask of frame {lost[0]} is gone")
-            if self._settings["propagation"] and not self._logits.exists():
+            gathers = self._settings["propagation"] or self._settings["primary_share"]
+            if gathers and not self._logits.exists():
                 raise UserError(f"{self._logits} is gone")
             progress = load_progress(self._path, shapes, self._source)
         except UserError as error:

@@ -313,7 +313,10 @@ def test_a_video_without_annotation_is_passed_over_with_propagation_too(config, 
 def test_curves_and_propagation_exclude_each_other(config, tmp_path):
     config = config.copy_and_resolve_references()
     config.eval.curves, config.propagation = True, 0.5
-    with pytest.raises(UserError, match=r"config\.eval\.curves .* with config\.propagation=0, not 0\.5"):
+    with pytest.raises(UserError, match=r"config\.eval\.curves .*propagation=0 and .* not 0\.5 and 0\.0"):
+        tiny_evaluate(config, tmp_path)
+    config.propagation, config.primary_share = 0.0, 0.2
+    with pytest.raises(UserError, match=r"primary_share=0, not 0\.0 and 0\.2"):
         tiny_evaluate(config, tmp_path)
 
 

@@ -252,6 +252,7 @@ def test_one_frame_is_refused(config, tmp_path):
     ({"init": "nowhere"}, "nowhere does not exist"),
     ({"ttt.strategy": "fast"}, "config.ttt.strategy: 'fast' is not one of"),
     ({"propagation": 1.0}, r"config\.propagation=1\.0: give 0 \(off\) or more, and less than 1"),
+    ({"primary_share": 1.5}, r"config\.primary_share=1\.5: give 0 \(off\) to 1"),
     ({"upsampling": "bicubic"}, "config.upsampling='bicubic' is not one of bilinear, guided"),
     ({"flow.method": "raft"}, "raft"),
     ({"model.backbone": "mit_b1"}, "made with backbone mit_b0, config.model.backbone is mit_b1"),

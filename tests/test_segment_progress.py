@@ -109,7 +109,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(fields, tmp_path, caplo
 @pytest.mark.parametrize("after", [3, FRAMES + 2])  # while frames are predicted, and while masks propagate
 @pytest.mark.parametrize("objective", ["tent_bn", "self_training"])  # which learns what was propagated
 def test_propagation_goes_on_too(fields, tmp_path, objective, after):
-    fields = fields | {"propagation": 0.9, "ttt.objective": objective}
+    fields = fields | {"propagation": 0.9, "primary_share": 0.2, "ttt.objective": objective}
     whole = run(fields, tmp_path / "whole")
     cut_off(fields, tmp_path / "cut", after)
     assert {"logits.tmp", "progress.npz"} <= {p.name for p in (tmp_path / "cut").iterdir()}
@@ -119,8 +119,9 @@ def test_propagation_goes_on_too(fields, tmp_path, objective, after):
         assert sorted(p.name for p in (tmp_path / name).iterdir()) == ["masks", "probability", "summary.json"]
 
 
-def test_without_what_propagates_a_run_starts_anew(fields, tmp_path, caplog):
-    fields = fields | {"propagation": 0.9}
+@pytest.mark.parametrize("field", ["propagation", "primary_share"])
+def test_without_what_was_gathered_a_run_starts_anew(fields, tmp_path, caplog, field):
+    fields = fields | {field: 0.9}
     cut_off(fields, tmp_path / "cut", 3)
     (tmp_path / "cut" / "logits.tmp").unlink()
     with caplog.at_level("INFO"):
