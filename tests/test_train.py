@@ -291,6 +291,15 @@ def test_durations_are_in_epochs_or_steps(tmp_path, monkeypatch, settings, steps
         train(config, tmp_path / "run")
 
 
+@pytest.fixture
+def heeds_interrupts():
+    """A shell's background jobs ignore SIGINT from the start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_second_signal_is_not_caught():
     with StopSignals() as stop:
         assert stop.received is None
