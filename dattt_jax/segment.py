@@ -56,8 +56,8 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                                  (what this function returns)
 
     What an earlier run of the same clip left there and this one does not write is removed, but adapted.npz,
-    from which this one may start. Masks are written as they are computed, and with `config.propagation` anew
-    when the last one is there. A run that was interrupted, even killed, goes on from its last progress.npz
+    from which this one may start. Masks are written as they are computed, and with `config.propagation` or
+    `config.primary_share` anew when the last one is there. A run that was interrupted, even killed, goes on from its last progress.npz
     with the same masks as if it had not been (`config.segment.save_every_s`).
 
     Raises:
@@ -93,8 +93,8 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         "frame_size": list(video.frame_size), "fps": video.fps, "init": str(config.init),
         "adapted": str(config.segment.adapted), "input_size": list(config.input_size),
         "upsampling": config.upsampling, "propagation": config.propagation,
-        "primary_share": config.primary_share,
-        "objective": config.ttt.objective, "strategy": config.ttt.strategy, "steps": strategy.steps,
+        "primary_share": config.primary_share, "objective": config.ttt.objective,
+        "strategy": config.ttt.strategy, "steps": strategy.steps,
         "skipped_steps": sum(record.skipped for record in saved.records.values()),
         "adaptation": summarize(network.policy(config.ttt), list(reports.values()), strategy.steps),
         "monitor": {name: frame_report(report) for name, report in reports.items() if report},
