@@ -57,8 +57,8 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
     What an earlier run of the same clip left there and this one does not write is removed, but adapted.npz,
     from which this one may start. Masks are written as they are computed, and with `config.propagation` or
-    `config.primary_share` anew when the last one is there. A run that was interrupted, even killed, goes on from its last progress.npz
-    with the same masks as if it had not been (`config.segment.save_every_s`).
+    `config.primary_share` anew when the last one is there. A run that was interrupted, even killed, goes on
+    from its last progress.npz with the same masks as if it had not been (`config.segment.save_every_s`).
 
     Raises:
         UserError: whatever is wrong with the input, the weights, a field or the disk.
