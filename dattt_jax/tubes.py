@@ -46,7 +46,7 @@ class Tubes:
         self._first.append(first)
         self._parent += range(first, first + count)
         self._size += np.bincount(pieces.ravel(), minlength=count + 1)[1:].tolist()
-        if motion is not None and self._before is not None:
+        if motion is not None:
             self._connect(self._before, self._first[-2], pieces, first, motion)
         self._before = pieces
 
@@ -61,7 +61,7 @@ class Tubes:
         kept = stays[pieces]
         gone = (pieces > 0) & ~kept
         near = _widened(gone, _FRINGE) & ~_widened(kept, _KEPT)
-        return np.where(near, np.minimum(logits, _OUTSIDE), logits).astype(logits.dtype)
+        return np.where(near, np.minimum(logits, _OUTSIDE), logits)
 
     def _connect(self, before: np.ndarray, first_before: int, pieces: np.ndarray, first: int,
                  motion: np.ndarray) -> None:
@@ -72,7 +72,8 @@ class Tubes:
                  for places, axis, side in ((rows, 1, height), (columns, 0, width))]
         pairs = np.stack([before[rows, columns], pieces[tuple(there)]])
         sizes = [np.bincount(labels.ravel()) for labels in (before, pieces)]
-        for (old, new), overlap in zip(*_counted(pairs[:, pairs[1] > 0]), strict=True):
+        found, overlaps = np.unique(pairs[:, pairs[1] > 0], axis=1, return_counts=True)
+        for old, new, overlap in zip(*found.tolist(), overlaps.tolist(), strict=True):
             if overlap >= _OVERLAP * min(sizes[0][old], sizes[1][new]):
                 one, other = self._root(first_before + old - 1), self._root(first + new - 1)
                 if one != other:
@@ -95,9 +96,3 @@ def _pieces(logits: np.ndarray) -> tuple[int, np.ndarray]:
 
 def _widened(mask: np.ndarray, by: int) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), np.ones((2 * by + 1, 2 * by + 1), np.uint8)).astype(bool)
-
-
-def _counted(pairs: np.ndarray) -> tuple[list[tuple[int, int]], list[int]]:
-    """The different columns of int [2, n], and how often each is there."""
-    found, counts = np.unique(pairs, axis=1, return_counts=True)
-    return list(map(tuple, found.T.tolist())), counts.tolist()
