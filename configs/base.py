@@ -87,6 +87,9 @@ def get_config() -> ConfigDict:
     config.flow.gaps = (1,)
     # dis: shorter side, pixels, of the frames that flow is estimated from, for each gap; () = as they come
     config.flow.sides = ()
+    # dis, stabilized: frames of a video by which it is found out whether masks are to be made of flow without
+    # parallax, too (dattt_jax/parallax.py); 0 = never
+    config.flow.parallax_probes = 0
     # Flow of the last frame: repeat, backward or drop. With other gaps repeat is backward.
     config.flow.last_frame = "repeat"
     config.flow.weights = ""  # raft: the file that --mode=convert made of published weights

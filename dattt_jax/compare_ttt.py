@@ -23,6 +23,7 @@ from dattt_jax.eval_run import VideoRunner
 from dattt_jax.inference import Network, load_network
 from dattt_jax.metrics.protocols import get_protocol
 from dattt_jax.models import create_model
+from dattt_jax.parallax import parallax_check
 from dattt_jax.progress import Progress
 from dattt_jax.run_settings import claim_folder
 from dattt_jax.train import planned_steps, train
@@ -188,7 +189,8 @@ def _evaluate(config: ConfigDict, folder: Path, names: Sequence[str], engine: En
             [corruption] = parse_sweep((shift,))
     runner = VideoRunner(folder, _strategies(config, names), engine, get_protocol(own.eval.protocol),
                          video_flow(own), own.flow.last_frame, own.eval.frames == "annotated", False, False,
-                         False, seed, network.propagation(own.propagation, own.primary_share))
+                         False, seed, network.propagation(own.propagation, own.primary_share),
+                         parallax_check(own))
     entries = eval_entries(own, corruption)
     for entry in entries:
         runner.run(entry, network.variables, lambda count: None)

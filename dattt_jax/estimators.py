@@ -14,6 +14,7 @@ from input_pipeline.flow.nearby import NearbyFlow
 from input_pipeline.image_cache import ImageCache
 
 _NEVER_IN_VAIN = ("weights", "root", "kind", "stabilized")  # what a user sets, a method must take
+_NO_FIELDS = ("side", "parallax")  # options of flow methods that are not fields of config.flow by themselves
 
 
 def pair_flow(config: ConfigDict) -> FlowMethod:
@@ -42,21 +43,43 @@ def video_flow(config: ConfigDict) -> FlowMethod | NearbyFlow:
             raise UserError(f"config.flow.gaps={gaps}: flow files are of neighbours; set config.flow.gaps="
                             "(1,) or another config.flow.method")
         return methods[0]
-    if config.estimates_dir:
-        images = ImageCache(config.estimates_dir)
-        methods = [CachedFlow(images, method) for method in methods]
+    methods = _kept(config, methods)
     # What data sets bring is plain flow between neighbours: any other is estimated, whatever they bring.
     if gaps != (1,) or config.flow.stabilized or config.flow.sides:
         return NearbyFlow(methods, gaps)
     return methods[0]
 
 
-def _flow_methods(config: ConfigDict) -> list[FlowMethod]:
-    """One method for all gaps, or one for each of them; raises as `pair_flow`."""
+def flow_with_and_without_parallax(config: ConfigDict) -> NearbyFlow:
+    """The flow of videos by `config.flow`, and after it the same across epipolar lines: twice as many gaps.
+
+    Raises:
+        UserError: as `video_flow`; or `config.flow` is not stabilized.
+    """
+    if not config.flow.stabilized:
+        raise UserError(f"config.flow.parallax_probes={config.flow.parallax_probes} needs config.flow."
+                        "stabilized=True: only then parallax can be taken out, too; or set it to 0")
+    gaps, methods = flow_gaps(config), []
+    for parallax in (True, False):
+        found = _flow_methods(config, parallax=parallax)
+        methods += found * len(gaps) if len(found) == 1 else found
+    return NearbyFlow(_kept(config, methods), gaps * 2)
+
+
+def _kept(config: ConfigDict, methods: list[FlowMethod]) -> list[FlowMethod]:
+    """The methods; where `config.estimates_dir` names a folder, their renderings are kept there."""
+    if not config.estimates_dir:
+        return methods
+    images = ImageCache(config.estimates_dir)
+    return [CachedFlow(images, method) for method in methods]
+
+
+def _flow_methods(config: ConfigDict, **options: Any) -> list[FlowMethod]:
+    """One method for all gaps, or one for each of them, with more options; raises as `pair_flow`."""
     if config.flow.last_frame not in LAST_FRAME_RULES:
         raise UserError(f"config.flow.last_frame={config.flow.last_frame!r}: use one of "
                         f"{', '.join(LAST_FRAME_RULES)}")
-    return [create_flow(config.flow.method, **options) for options in flow_settings(config)]
+    return [create_flow(config.flow.method, **fields, **options) for fields in flow_settings(config)]
 
 
 def flow_settings(config: ConfigDict) -> list[dict[str, Any]]:
@@ -67,7 +90,7 @@ def flow_settings(config: ConfigDict) -> list[dict[str, Any]]:
             as many as the gaps, or the method has no use for them.
     """
     names, sides = flow_options(config.flow.method), tuple(config.flow.sides)
-    options = _options("flow", config, [name for name in names if name != "side"])
+    options = _options("flow", config, [name for name in names if name not in _NO_FIELDS])
     if not sides:
         return [options]
     if "side" not in names:

@@ -21,6 +21,7 @@ from dattt_jax.inference import loss_values, to_mask
 from dattt_jax.metrics.background import FrameScorer
 from dattt_jax.metrics.protocols import Protocol
 from dattt_jax.metrics.scoring import FrameScore, missing_score, score_frame, video_saliency
+from dattt_jax.parallax import ParallaxCheck
 from dattt_jax.propagation import Propagation
 from dattt_jax.stopwatch import Stopwatch, TimedClip
 from dattt_jax.ttt import SOURCE, Engine, Frames, Strategy
@@ -31,7 +32,7 @@ from input_pipeline.background import BackgroundWorker
 from input_pipeline.clip import PairClip
 from input_pipeline.eval_pairs import evaluated_frames, frame_pairs, uses_stored_flow
 from input_pipeline.eval_videos import EvalEntry, EvalVideo
-from input_pipeline.flow import FlowMethod
+from input_pipeline.flow import FlowMethod, RenderingSource
 from input_pipeline.flow.nearby import NearbyFlow
 from input_pipeline.images import read_mask
 from input_pipeline.writers import VideoWriter, remove_leftovers, write_json, write_mask
@@ -56,6 +57,7 @@ class VideoRunner:
         curves: the engine predicts after every step; keep those scores.
         seed: of the random numbers; every video has its own, whatever was run before it.
         propagation: makes the masks of a video agree over time; None leaves them as predicted.
+        parallax: finds out which videos are looked at without parallax, too; None for none.
     """
 
     workdir: Path
@@ -70,6 +72,7 @@ class VideoRunner:
     curves: bool
     seed: int
     propagation: Propagation | None = None
+    parallax: ParallaxCheck | None = None
 
     def record_path(self, strategy: str, video: str) -> Path:
         """The file that says that a video is done, and what came of it."""
@@ -108,6 +111,8 @@ class VideoRunner:
         # Frames are decoded, their flow is computed and the source asked once for all strategies.
         streams = len(todo) == 1 and self.strategies[todo[0]].streams and not learns
         flow = flow_of_video(self.flow, video.name, video.frame_names)
+        if self.parallax and len(video.frame_names) > 1:
+            flow = self.parallax.flow(flow, video.frames, wanted, self.engine, variables)
         pairs = frame_pairs(video, wanted, flow, self.last_frame)
         with ExitStack() as stack:
             clip = stack.enter_context(PairClip(pairs, len(wanted), None if streams else self.workdir))
@@ -118,7 +123,7 @@ class VideoRunner:
                     clip, results, functools.partial(_those, video, wanted), self.workdir))
             for name in todo:
                 reads = predicted if self.predicts_first([name]) else clip
-                record = self._run(name, video, wanted, reads, variables, on_visited)
+                record = self._run(name, video, wanted, reads, flow, variables, on_visited)
                 write_json(self.record_path(name, video.name), record)
 
     def predicts_first(self, strategies: Sequence[str]) -> bool:
@@ -127,7 +132,8 @@ class VideoRunner:
             self.engine.learns_predictions(self.strategies[name]) for name in strategies)
 
     def _run(self, strategy_name: str, video: EvalVideo, wanted: Sequence[int], clip: Frames,
-             variables: Variables, on_visited: Callable[[int], None]) -> Record:
+             flow: FlowMethod | RenderingSource, variables: Variables, on_visited: Callable[[int], None]
+             ) -> Record:
         start, strategy, losses, reports = time.perf_counter(), self.strategies[strategy_name], {}, {}
         watch = Stopwatch()
         names, annotated = [video.frame_names[i] for i in wanted], set(video.annotated)
@@ -176,7 +182,7 @@ class VideoRunner:
             "saliency": None if profile is None else profile.tolist(),
             "losses": {name: losses[name] for name in sorted(losses)}, "category": video.category,
             "adaptation": summarize(self.engine.policy, [reports[name] for name in names], strategy.steps),
-            "flow": "of the data set" if uses_stored_flow(video, self.flow) else self.flow.identity,
+            "flow": "of the data set" if uses_stored_flow(video, flow) else flow.identity,
             "seconds": round(time.perf_counter() - start, 3),
             "input_seconds": round(watch.seconds["wait_input"], 3)}
 

@@ -18,6 +18,7 @@ from dattt_jax.eval_run import Job, VideoRunner, run_on_devices
 from dattt_jax.inference import load_network
 from dattt_jax.metrics.protocols import get_protocol
 from dattt_jax.metrics.scoring import check_measures
+from dattt_jax.parallax import parallax_check
 from dattt_jax.progress import Progress
 from dattt_jax.propagation import Propagation
 from dattt_jax.report import report_of_run, strategy_sheet
@@ -120,7 +121,7 @@ def run_plan(config: ConfigDict, workdir: str | Path, plan: Plan, engine: Engine
     runner = VideoRunner(
         workdir, plan.strategies, engine, get_protocol(config.eval.protocol), video_flow(config),
         config.flow.last_frame, config.eval.frames == "annotated", "saliency" in config.eval.measures,
-        config.eval.overlays, config.eval.curves, config.seed, propagation)
+        config.eval.overlays, config.eval.curves, config.seed, propagation, parallax_check(config))
     settings = [_Setting(corruption, eval_entries(config, corruption),
                          dataclasses.replace(runner, workdir=corrupted_folder(workdir, corruption)))
                 for corruption in (None, *plan.corruptions)]

@@ -40,7 +40,7 @@ def encode_flow(model: DATTT, variables: Variables, flow: Array, input_size: Siz
 
 def predict_probability(model: DATTT, variables: Variables, image: Array, flow_features: Features,
                         input_size: Size, framing: Framing | None = None, *,
-                        upsampling: str = "bilinear") -> Array:
+                        upsampling: str = "bilinear", look: int = 0) -> Array:
     """Probability of the primary moving object at the frames' own size, in evaluation mode.
 
     Args:
@@ -48,11 +48,12 @@ def predict_probability(model: DATTT, variables: Variables, image: Array, flow_f
         variables: its variables.
         image: frames uint8 [B, H, W, 3].
         flow_features: what `encode_flow` gave for the same frames, one flow each or several in a row, see
-            `merge_flows`.
+            `merge_looks`.
         input_size: (height, width) the network sees.
         framing: where the frames are in `image`, if they are padded.
         upsampling: one of `UPSAMPLINGS`: bilinear, of the logits, then the sigmoid (authors' code); or
             guided, of the sigmoid, by the frames' colours (`dattt_jax.guided`).
+        look: flows of one look, see `merge_looks`.
 
     Returns:
         float32 [B, H, W]; `OUTSIDE` where there is padding.
@@ -61,8 +62,24 @@ def predict_probability(model: DATTT, variables: Variables, image: Array, flow_f
     image_features = model.apply(variables, network_input, method=model.encode_image)
     flows = flow_features[0].shape[0] // image.shape[0]
     logits = model.apply(variables, repeat(image_features, flows), flow_features, method=model.mask_logits)
-    logits = jax.vmap(merge_flows)(logits.reshape(-1, flows, *logits.shape[1:]))
+    logits = jax.vmap(lambda maps: merge_looks(maps, look))(logits.reshape(-1, flows, *logits.shape[1:]))
     return upsample(logits, image, network_input, framing, upsampling=upsampling)
+
+
+def merge_looks(logits: Array, look: int) -> Array:
+    """One map of logits from those of a frame's flows, which may be of several looks at the same motion.
+
+    What one look takes for the background is background: an object moves by itself (`dattt_jax.parallax`).
+
+    Args:
+        logits: float [N, ...], one map per flow, those of a look in a row.
+        look: how many flows make one look; 0, or as many as there are or more, for a single look.
+
+    Returns:
+        float [...], the least of what `merge_flows` makes of each look.
+    """
+    looks = max(len(logits) // look, 1) if look else 1
+    return jnp.min(jax.vmap(merge_flows)(logits.reshape(looks, -1, *logits.shape[1:])), axis=0)
 
 
 def merge_flows(logits: Array) -> Array:

@@ -48,12 +48,13 @@ def loss_values(losses: np.ndarray) -> list[float | None]:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network with its weights, ready for videos; `upsampling` as of `forward.predict_probability`."""
+    """A network with its weights, ready for videos; for the others see `forward.predict_probability`."""
 
     model: DATTT
     variables: Variables
     input_size: Size
     upsampling: str = "bilinear"
+    look: int = 0
 
     def engine(self, ttt: ConfigDict, *, adapts: bool, per_step: bool = False) -> Engine:
         """The engine of `config.ttt` for this network.
@@ -75,7 +76,8 @@ class Network:
 
     def problem(self, ttt: ConfigDict, *, adapts: bool) -> Problem:
         """What `config.ttt` adapts; arguments and errors as of `engine`."""
-        task = Task(self.model, self.input_size, ttt.batch_size, ttt.bn_prior, self.upsampling)
+        task = Task(self.model, self.input_size, ttt.batch_size, ttt.bn_prior, self.upsampling,
+                    self.look)
         objective = create_objective(ttt.objective, task)
         if adapts:
             task.check_heads(objective, ttt.objective)
@@ -125,4 +127,5 @@ def load_network(config: ConfigDict) -> Network:
                         "--config=configs/dattt_synth_b0.py")
     # Not `jnp.asarray`, which compiles a copy for each shape: most of a second.
     variables = jax.device_put(load_weights(config.init, config.model))
-    return Network(model, variables, tuple(config.input_size), config.upsampling)
+    return Network(model, variables, tuple(config.input_size), config.upsampling,
+                   len(config.flow.gaps))

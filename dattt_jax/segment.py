@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_of_video, renderings_shape, video_flow
-from dattt_jax.inference import Network, to_mask
+from dattt_jax.inference import to_mask
+from dattt_jax.parallax import parallax_check
 from dattt_jax.progress import Progress
 from dattt_jax.propagation import Propagation
 from dattt_jax.segment_progress import (
@@ -30,9 +31,10 @@ from dattt_jax.segment_progress import (
     start_network,
 )
 from dattt_jax.stopwatch import Stopwatch, TimedClip
-from dattt_jax.ttt import SOURCE, Strategy, create_strategy
+from dattt_jax.ttt import SOURCE, Engine, Strategy, create_strategy
 from dattt_jax.ttt import Progress as EngineProgress
 from dattt_jax.ttt.monitor import frame_report, summarize
+from dattt_jax.ttt.objectives import Variables
 from dattt_jax.ttt.weights import save_difference
 from dattt_jax.visualize import overlay
 from input_pipeline.background import BackgroundWorker
@@ -77,12 +79,19 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                  if strategy.steps else "no adaptation")
     network = start_network(config)
     propagation = network.propagation(config.propagation, config.primary_share)
+    engine = network.engine(config.ttt, adapts=strategy.steps > 0)
+    check = parallax_check(config)
     claimed = _claim(workdir, clip_path(config))
+    if check:
+        with watch.measure("parallax"):
+            flow = check.flow(flow, video, range(_length(config, video)), engine, network.variables)
+        if flow is check.both:
+            logging.info("the camera's motion shows depth: flow without parallax counts, too")
     saved = SavedRun(workdir, run_settings(config, video, flow), network.variables,
                      config.segment.save_every_s)
     if claimed:
         _remove_stale(config, workdir, video)
-    _write_masks(config, workdir, video, flow, network, strategy, propagation, watch, saved)
+    _write_masks(config, workdir, video, flow, network.variables, engine, strategy, propagation, watch, saved)
     losses = {name: record.losses for name, record in saved.records.items()}
     reports = {name: saved.records[name].report for name in video.frame_names if name in saved.records}
     if config.segment.overlay:
@@ -141,16 +150,15 @@ def _length(config: ConfigDict, video: Video) -> int:
 
 
 def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMethod | RenderingSource,
-                 network: Network, strategy: Strategy, propagation: Propagation | None, watch: Stopwatch,
-                 saved: SavedRun) -> None:
+                 variables: Variables, engine: Engine, strategy: Strategy, propagation: Propagation | None,
+                 watch: Stopwatch, saved: SavedRun) -> None:
     """Adapts to the video and writes its masks; `saved` knows the frames then."""
-    engine = network.engine(config.ttt, adapts=strategy.steps > 0)
     learns = propagation is not None and engine.learns_predictions(strategy)
     shown = {"image": np.zeros((1, *video.frame_size, 3), np.uint8),
              "flow": np.zeros((1, *renderings_shape(flow, video.frame_size)), np.uint8)}
     if learns:
         shown["prediction"] = np.zeros((1, *propagation.grid), np.float32)
-    shapes = engine.state_shapes(network.variables, shown, strategy)
+    shapes = engine.state_shapes(variables, shown, strategy)
     check_save_weights(config, strategy, shapes)
     progress = start = saved.restore(shapes)
     visited, known = start.frames if start else 0, len(saved.records)
@@ -178,14 +186,14 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
         reads = clip
         if learns:
             with watch.measure("source"), Progress("predict", 2 * length) as bar:
-                predictions = engine.run(network.variables, clip, SOURCE, key, on_visited=bar.update)
+                predictions = engine.run(variables, clip, SOURCE, key, on_visited=bar.update)
                 reads = stack.enter_context(propagation.predicted(
                     clip, predictions, partial(_counted_frames, video, length, bar), workdir))
         gathered = propagation and stack.enter_context(propagation.of_video(length, workdir, LOGITS))
         with Progress("segment", length * strategy.passes, initial=visited) as bar:
             with watch.measure("compile"):  # while the first frames are decoded and their flow is estimated
-                engine.warm_up(network.variables, shown, strategy)
-            results = engine.run(network.variables, TimedClip(reads, watch), strategy, key,
+                engine.warm_up(variables, shown, strategy)
+            results = engine.run(variables, TimedClip(reads, watch), strategy, key,
                                  on_visited=bar.update, start=start, on_progress=keep, progress_due=saved.due)
             for result in watch.iterate("network", results):
                 name = video.frame_names[result.index]
@@ -197,14 +205,14 @@ def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMeth
                     writer.submit(write, name, mask, result.probability)
         if strategy.steps:
             watch.seconds["predict"] = (len(saved.records) - known) * engine.seconds_per_prediction(
-                network.variables, shown, strategy)
+                variables, shown, strategy)
         if gathered:
             with watch.measure("propagate"), Progress("propagate", 2 * length) as bar:
                 agreeing = gathered.results(partial(_counted_frames, video, length, bar))
                 for name, probability in zip(video.frame_names, agreeing, strict=False):
                     writer.submit(write, name, to_mask(probability, name), probability)
     if config.segment.save_weights:
-        save_difference(workdir / "adapted.npz", progress.state, network.variables,
+        save_difference(workdir / "adapted.npz", progress.state, variables,
                         precision=config.segment.save_weights)
 
 
@@ -226,18 +234,20 @@ def write_overlay(video: Video, workdir: Path, names: set[str]) -> None:
 def _seconds(watch: Stopwatch, total: float) -> dict[str, float]:
     """Where the `total` seconds went.
 
-    `source`, `compile`, `wait_input`, `ttt`, `predict`, `wait_write`, `propagate` and `overlay` follow one
-    another and make up the total with start-up; `source` is a first pass, in which the unadapted network
-    predicts what there is to learn. `decode`, `flow` and `write` are what two other threads were busy with
-    meanwhile; where the network had to wait for them, that is `wait_input` and `wait_write`. A frame's steps
-    and its prediction are one program: `predict` is the time of one prediction, run afterwards, times the
-    frames, and `ttt` the rest of the time spent waiting for the network (nothing, without steps).
+    `parallax`, `source`, `compile`, `wait_input`, `ttt`, `predict`, `wait_write`, `propagate` and `overlay`
+    follow one another and make up the total with start-up; `parallax` is the check of a few frames, `source`
+    a first pass, in which the unadapted network predicts what there is to learn. `decode`, `flow` and `write`
+    are what two other threads were busy with meanwhile; where the network had to wait for them, that is
+    `wait_input` and `wait_write`. A frame's steps and its prediction are one program: `predict` is the time
+    of one prediction, run afterwards, times the frames, and `ttt` the rest of the time spent waiting for the
+    network (nothing, without steps).
     """
     spent = watch.seconds
     waited = max(spent["network"] - spent["wait_input"], 0.0)
     predict = min(spent.get("predict", waited), waited)
-    seconds = {"source": spent["source"], "compile": spent["compile"], "wait_input": spent["wait_input"],
-               "ttt": waited - predict, "predict": predict, "wait_write": spent["wait_write"],
-               "propagate": spent["propagate"], "overlay": spent["overlay"], "decode": spent["decode"],
+    seconds = {"parallax": spent["parallax"], "source": spent["source"], "compile": spent["compile"],
+               "wait_input": spent["wait_input"], "ttt": waited - predict, "predict": predict,
+               "wait_write": spent["wait_write"], "propagate": spent["propagate"],
+               "overlay": spent["overlay"], "decode": spent["decode"],
                "flow": spent["input"] - spent["decode"], "write": spent["write"], "total": total}
     return {name: round(value, 3) for name, value in seconds.items()}

@@ -8,7 +8,14 @@ import tiny
 
 from dattt_jax import framing
 from dattt_jax.augment import ttt_views
-from dattt_jax.forward import UPSAMPLINGS, encode_flow, merge_flows, predict_probability, prepare
+from dattt_jax.forward import (
+    UPSAMPLINGS,
+    encode_flow,
+    merge_flows,
+    merge_looks,
+    predict_probability,
+    prepare,
+)
 from dattt_jax.framing import OUTSIDE, Buckets, framing_of
 from dattt_jax.inference import Network
 from dattt_jax.models import create_model
@@ -80,6 +87,15 @@ def test_sure_maps_count_more():
     np.testing.assert_array_equal(merge_flows(empty), empty[0])
     undecided = np.zeros((2, 2, 3, 1), np.float32)
     np.testing.assert_array_equal(merge_flows(undecided), undecided[0])
+
+
+def test_of_several_looks_the_least_is_taken():
+    maps = np.random.default_rng(0).normal(size=(6, 2, 3, 1)).astype(np.float32)
+    looks = np.stack([merge_flows(maps[:3]), merge_flows(maps[3:])])
+    np.testing.assert_allclose(merge_looks(maps, 3), looks.min(0), rtol=1e-6)
+    assert (looks[0] < looks[1]).any() and (looks[1] < looks[0]).any()
+    for look in (0, 6, 9):
+        np.testing.assert_array_equal(merge_looks(maps, look), merge_flows(maps))
 
 
 def test_several_flows_of_a_frame_are_merged():

@@ -224,6 +224,8 @@ def test_self_training_is_taught_by_all_flows_and_sees_one():
     label = objective.label(variables, several)
     np.testing.assert_allclose(label, merge_flows(np.stack(alone)), rtol=1e-4, atol=1e-5)
     assert np.abs(alone[0] - label).max() > 1e-4
+    looks = create_objective("self_training", Task(model, SIZE, 2, look=1)).label(variables, several)
+    np.testing.assert_allclose(looks, np.minimum(*alone), rtol=1e-4, atol=1e-5)
     guided_task = Task(model, SIZE, 2, upsampling="guided")
     guided_label = create_objective("self_training", guided_task).label(variables, several)
     refined = guided.refine(prepare(several["image"][None], SIZE), jax.nn.sigmoid(label[None, ..., 0]))[0]

@@ -15,6 +15,7 @@ from dattt_jax.forward import (
     UPSAMPLINGS,
     depth_of_views,
     encode_flow,
+    merge_looks,
     predict_probability,
     prepare,
     repeat,
@@ -37,7 +38,7 @@ _LEAST = 1e-4  # probability, where a logit is taken of it
 class Task:
     """A network, and frames {'image': uint8 [H, W, 3], 'flow': uint8 [H, W, 3]}. All methods are traced.
 
-    A frame may also have several flows, [N, H, W, 3]: its logits are made of theirs by `forward.merge_flows`.
+    A frame may also have several flows, [N, H, W, 3]: its logits are made of theirs by `forward.merge_looks`.
 
     Frames that come through the engine are padded and have a 'framing', see `dattt_jax.framing`; ask here for
     what is made of them. Without it a frame is as large as its arrays.
@@ -48,6 +49,7 @@ class Task:
         batch_size: crops per step.
         bn_prior: N of BN adaptation.
         upsampling: of the mask, see `forward.predict_probability`.
+        look: flows of one look, see `forward.merge_looks`.
     """
 
     model: DATTT
@@ -55,6 +57,7 @@ class Task:
     batch_size: int
     bn_prior: float = 16.0
     upsampling: str = "bilinear"
+    look: int = 0
 
     def __post_init__(self) -> None:
         """Raises a UserError where there is no such upsampling."""
@@ -91,6 +94,10 @@ class Task:
     def mask_logits(self, variables: Variables, frame: Frame) -> Array:
         """Mask logits [N, h/4, w/4, 1] of the plain frame's N flows, in evaluation mode."""
         return self.model.apply(variables, *self._features(variables, frame), method=self.model.mask_logits)
+
+    def merged(self, logits: Array) -> Array:
+        """Mask logits [h/4, w/4, 1] of a frame from those of its N flows, [N, h/4, w/4, 1]."""
+        return merge_looks(logits, self.look)
 
     def refined(self, frame: Frame, logits: Array) -> Array:
         """Mask logits [h/4, w/4, 1] of the frame with its own edges, where masks are upsampled so."""
@@ -154,7 +161,8 @@ class Task:
         """Adapting this network with Adam without weight decay; `trainable` as of `Problem`."""
         def predict(variables: Variables, frame: Frame, flow_features: Features) -> Array:
             return predict_probability(self.model, variables, frame["image"][None], flow_features,
-                                       self.input_size, _framing(frame), upsampling=self.upsampling)[0]
+                                       self.input_size, _framing(frame), upsampling=self.upsampling,
+                                       look=self.look)[0]
 
         return Problem(objective=objective, context=self._flow_features, predict=predict,
                        optimizer=optax.adam(learning_rate), trainable=trainable, view=self.view,

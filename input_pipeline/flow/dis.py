@@ -20,15 +20,18 @@ class DisFlow:
         stabilized: take the camera's motion out, see `stabilize.stabilized`.
         side: shorter side, pixels, of the frames that flow is estimated from, which are enlarged or reduced
             to it (the longer one to at most four times as much); 0: as they come.
+        parallax: of stabilized flow, keep what stands out in depth, see `stabilize.stabilized`.
 
     Attributes:
-        identity: the preset, the version of OpenCV, whether the flow is stabilized, and the side.
+        identity: the preset, the version of OpenCV, whether the flow is stabilized and has parallax, and the
+            side.
     """
 
-    def __init__(self, stabilized: bool = False, side: int = 0) -> None:
-        self._stabilized, self._side = stabilized, side
+    def __init__(self, stabilized: bool = False, side: int = 0, parallax: bool = True) -> None:
+        self._stabilized, self._side, self._parallax = stabilized, side, parallax
         self.identity = (f"dis(preset=medium, opencv={cv2.__version__}"
                          f"{', stabilized=planar 8, 1' if stabilized else ''}"
+                         f"{'' if parallax else ', across epipolar lines, 1'}"
                          f"{f', side={side}' if side else ''})")
 
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
@@ -57,7 +60,7 @@ class DisFlow:
             raise UserError(f"frames of {size} are too narrow for flow 'dis': crop them, or name another "
                             "config.flow.method") from error
         if self._stabilized:
-            flow = without_camera(flow)
+            flow = without_camera(flow, parallax=self._parallax)
         return flow if scale == 1 else _flow_of_size(flow, image0.shape[:2])
 
 

@@ -8,14 +8,15 @@ McClure's, as in Black and Anandan, "The robust estimation of multiple motions",
 
 import numpy as np
 
-_POINTS = 3000  # about as many places of the flow are fitted
+from input_pipeline.flow.epipolar import across_epipolar_lines
+from input_pipeline.flow.grid import MAD_TO_SIGMA, sparse_places
+
 _ITERATIONS = 12
 _LEAST_SCALE = 0.02  # pixels; noise below it is not told from the fit
-_MAD_TO_SIGMA = 1.4826
 _LARGEST = 99.5  # percentile of the speed that the rendering's full saturation stands for
 
 
-def stabilized(flow: np.ndarray) -> np.ndarray:
+def stabilized(flow: np.ndarray, *, parallax: bool = True) -> np.ndarray:
     """Takes the camera's motion out of a flow field, and what is left above the 99.5th percentile of speed.
 
     The cut keeps a few wrong vectors, frequent where the image enters or leaves the frame, from setting the
@@ -23,18 +24,16 @@ def stabilized(flow: np.ndarray) -> np.ndarray:
 
     Args:
         flow: `[H, W, 2]` float32, (dx, dy) in pixels.
+        parallax: keep what stands out in depth; False takes it out, too, see `across_epipolar_lines`.
 
     Returns:
         `[H, W, 2]` float32, pixels.
     """
-    height, width = flow.shape[:2]
-    x = (np.arange(width, dtype=np.float32) * 2 + 1 - width) / width
-    y = ((np.arange(height, dtype=np.float32) * 2 + 1 - height) / width)[:, None]
-    step = max(1, round((height * width / _POINTS) ** 0.5))
-    # A frame hardly larger than the step keeps its middle.
-    rows, columns = slice(min(step, height) // 2, None, step), slice(min(step, width) // 2, None, step)
+    columns, rows, x, y = sparse_places(*flow.shape[:2])
     camera = _fit(x[columns], y[rows], flow[rows, columns].astype(np.float64))
     own = flow - _motion(camera.astype(np.float32), x, y)
+    if not parallax:
+        own = across_epipolar_lines(own)
     speed = np.hypot(own[..., 0], own[..., 1])
     largest = np.percentile(speed[::2, ::2], _LARGEST)
     return own * np.minimum(1, largest / np.maximum(speed, 1e-6))[..., None].astype(np.float32)
@@ -62,6 +61,6 @@ def _fit(x: np.ndarray, y: np.ndarray, flow: np.ndarray) -> np.ndarray:
         # A frame with fewer points than parameters has many solutions; this is the smallest.
         camera = np.linalg.lstsq(weighted @ plain.T, weighted @ target.ravel(), rcond=1e-9)[0]
         error = np.hypot(*(target - np.tensordot(camera, basis, (0, 1))))
-        scale = max(_MAD_TO_SIGMA * float(np.median(error)), _LEAST_SCALE)
+        scale = max(MAD_TO_SIGMA * float(np.median(error)), _LEAST_SCALE)
         weights = 1 / (1 + (error / scale) ** 2) ** 2
     return camera

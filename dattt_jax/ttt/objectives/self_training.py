@@ -59,11 +59,13 @@ class SelfTraining(Objective):
         logits: (variables, frame) -> mask logits [N, …], one map per flow of the frame.
         disturb: (key, frame) -> the frame as another camera might have seen it, with one of its flows.
         refine: (frame, mask logits of the source) -> those that teach.
+        merge: mask logits [N, …] of a frame's flows -> those of the frame.
     """
 
     logits: Callable[[Variables, Frame], Array]
     disturb: Callable[[Array, Frame], Frame]
     refine: Callable[[Frame, Array], Array] = lambda frame, logits: logits
+    merge: Callable[[Array], Array] = merge_flows
     learns_predictions = True
 
     def trainable(self, path: Path) -> bool:
@@ -75,7 +77,7 @@ class SelfTraining(Objective):
         if "prediction" in frame:
             known = frame["prediction"][..., None]
         else:
-            known = merge_flows(self.logits(source, frame))
+            known = self.merge(self.logits(source, frame))
         return self.refine(frame, known)
 
     def sample(self, frame: Frame, step: Array, key: Array) -> tuple[Frame, Array]:
@@ -98,4 +100,4 @@ def self_training(task: "Task") -> SelfTraining:
         flow = flows[jax.random.randint(flow_key, (), 0, flows.shape[0])]
         return task.view(frame, view_key) | {"flow": flow}
 
-    return SelfTraining(task.mask_logits, disturb, task.refined)
+    return SelfTraining(task.mask_logits, disturb, task.refined, task.merged)
