@@ -5,7 +5,7 @@ one. Flow across the epipolar lines (`input_pipeline.flow.epipolar`) is free of 
 the motion: what is an object has to be seen in both (`forward.merge_looks`). But an object that moves along
 those lines is not in the second look at all, and where a scene shows no depth the lines are arbitrary. So
 some frames of the video are predicted from either look, and the second one counts if the network is surer of
-what it sees there: without parallax one clear object is left, without the object only noise.
+what it sees there, by more than chance: without parallax one clear object is left, without the object noise.
 """
 
 import dataclasses
@@ -42,6 +42,9 @@ class ParallaxCheck:
              engine: Engine, variables: Variables) -> FlowMethod | RenderingSource:
         """The flow for a video: `both`, or `plain` where the second look shows nothing surer.
 
+        How sure the network is of a frame is Σ p · |2p - 1| / Σ p over its probabilities p. The second look
+        has to be ahead by more than the standard error of the mean over the probes, of which it takes two.
+
         Args:
             plain: the flow of the first look.
             frames: all frames of the video, uint8 [H, W, 3] RGB in order; read once.
@@ -54,20 +57,25 @@ class ParallaxCheck:
         """
         count = min(self.probes, len(indices))
         probed = {indices[(2 * i + 1) * len(indices) // (2 * count)] for i in range(count)}
-        sure, size = np.zeros(2), np.full(2, np.finfo(float).tiny)
+        if len(probed) < 2:
+            return plain
         with PairClip(self._looks(frames, probed), 2 * len(probed)) as clip:
-            for result in engine.run(variables, clip, SOURCE, jax.random.key(0)):
-                probability = result.probability.astype(np.float64)
-                sure[result.index % 2] += np.sum(probability * np.abs(2 * probability - 1))
-                size[result.index % 2] += np.sum(probability)
-        first, second = sure / size
-        return self.both if second > first else plain
+            sure = [_sureness(result.probability)
+                    for result in engine.run(variables, clip, SOURCE, jax.random.key(0))]
+        ahead = np.subtract(sure[1::2], sure[::2])
+        return self.both if np.mean(ahead) > np.std(ahead, ddof=1) / len(ahead) ** 0.5 else plain
 
     def _looks(self, frames: Iterable[np.ndarray], probed: set[int]) -> Iterator[Pair]:
         """Every probed frame with the flow of the first look, then again with that of the second."""
         for frame, renderings in self.both.renderings(frames, self.last_frame, probed):
             for look in np.split(renderings, 2):
                 yield frame, look
+
+
+def _sureness(probability: np.ndarray) -> float:
+    """Σ p · |2p - 1| / Σ p of a frame [H, W]; 0 where nothing is seen."""
+    p = probability.astype(np.float64)
+    return float(np.sum(p * np.abs(2 * p - 1)) / max(np.sum(p), np.finfo(float).tiny))
 
 
 def parallax_check(config: ConfigDict) -> ParallaxCheck | None:

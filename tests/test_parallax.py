@@ -41,17 +41,17 @@ def video(count, seed=0):
 
 
 class Scripted:
-    """An engine that predicts the same of every frame, one probability per look; keeps what it is given."""
+    """An engine that predicts the given maps over and over; keeps what it is given."""
 
-    def __init__(self, first, second):
-        self.maps, self.seen = (first, second), []
+    def __init__(self, *maps):
+        self.maps, self.seen = maps, []
 
     def run(self, variables, clip, strategy, key):
         assert strategy.steps == 0 and variables == "variables"
         for index in range(len(clip)):
             pair = clip.read(np.array([index]))
             self.seen.append((int(pair["image"][0, 0, 0, 0]), pair["flow"][0]))
-            yield FrameResult(index, 0, self.maps[index % 2], np.zeros(0), np.zeros(0, bool))
+            yield FrameResult(index, 0, self.maps[index % len(self.maps)], np.zeros(0), np.zeros(0, bool))
 
 
 def maps(*values):
@@ -70,6 +70,25 @@ def test_the_second_look_counts_where_the_network_is_surer(first, second, taken)
     check, plain = parallax_check(config), video_flow(config)
     flow = check.flow(plain, video(5), range(5), Scripted(first, second), "variables")
     assert flow is (check.both if taken else plain)
+
+
+@pytest.mark.parametrize(("ahead", "taken"), [
+    ((0.4, 0.4, 0.0), True),  # 0.27, and its standard error 0.13
+    ((0.4, -0.1, 0.0), False),  # 0.1 and 0.15
+    ((0.4, 0.4, -0.4), False)])  # 0.13 and 0.27
+def test_it_has_to_be_ahead_by_more_than_chance(ahead, taken):
+    config = flow_config()
+    check, plain = parallax_check(config), video_flow(config)
+    # Of 0.5 the network is sure by 0, of 0.7 by 0.4.
+    looks = [maps(0.5 + part / 2, 0.0) for each in ahead for part in (max(-each, 0), max(each, 0))]
+    engine = Scripted(*looks)
+    assert check.flow(plain, video(9), range(9), engine, "variables") is (check.both if taken else plain)
+
+
+def test_one_probe_decides_nothing():
+    config = flow_config()
+    check, plain = parallax_check(config), video_flow(config)
+    assert check.flow(plain, video(5), [2], Scripted(maps(0.5), maps(0.9)), "variables") is plain
 
 
 @pytest.mark.parametrize(("count", "indices", "probed"), [
