@@ -54,8 +54,11 @@ def flow_with_and_without_parallax(config: ConfigDict) -> NearbyFlow:
     """The flow of videos by `config.flow`, and after it the same across epipolar lines: twice as many gaps.
 
     Raises:
-        UserError: as `video_flow`; or `config.flow` is not stabilized.
+        UserError: as `video_flow`; or `config.flow` is not stabilized, or its method has no such flow.
     """
+    if "parallax" not in flow_options(config.flow.method):
+        raise UserError(f"config.flow.parallax_probes={config.flow.parallax_probes} is of no use to "
+                        f"config.flow.method={config.flow.method}: set config.flow.parallax_probes=0")
     if not config.flow.stabilized:
         raise UserError(f"config.flow.parallax_probes={config.flow.parallax_probes} needs config.flow."
                         "stabilized=True: only then parallax can be taken out, too; or set it to 0")

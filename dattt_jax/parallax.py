@@ -42,8 +42,9 @@ class ParallaxCheck:
              engine: Engine, variables: Variables) -> FlowMethod | RenderingSource:
         """The flow for a video: `both`, or `plain` where the second look shows nothing surer.
 
-        How sure the network is of a frame is Σ p · |2p - 1| / Σ p over its probabilities p. The second look
-        has to be ahead by more than the standard error of the mean over the probes, of which it takes two.
+        How sure the network is of what it sees in a frame is Σ p · max(2p - 1, 0) / Σ p over its
+        probabilities p: where no object is left, it is 0. The second look has to be ahead by more than the
+        standard error of the mean over the probes, of which it takes two.
 
         Args:
             plain: the flow of the first look.
@@ -73,20 +74,20 @@ class ParallaxCheck:
 
 
 def _sureness(probability: np.ndarray) -> float:
-    """Σ p · |2p - 1| / Σ p of a frame [H, W]; 0 where nothing is seen."""
+    """Σ p · max(2p - 1, 0) / Σ p of a frame [H, W]; 0 where nothing is more likely than not."""
     p = probability.astype(np.float64)
-    return float(np.sum(p * np.abs(2 * p - 1)) / max(np.sum(p), np.finfo(float).tiny))
+    return float(np.sum(p * np.maximum(2 * p - 1, 0)) / max(np.sum(p), np.finfo(float).tiny))
 
 
 def parallax_check(config: ConfigDict) -> ParallaxCheck | None:
     """The check of `config.flow.parallax_probes`; None where that is 0.
 
     Raises:
-        UserError: it is below 0, or the flow of the config has no use for it.
+        UserError: it is 1 or below 0, or the flow of the config has no use for it.
     """
     probes = config.flow.parallax_probes
-    if probes < 0:
-        raise UserError(f"config.flow.parallax_probes={probes}: give a number of frames, 0 to leave it out")
+    if probes < 0 or probes == 1:
+        raise UserError(f"config.flow.parallax_probes={probes}: give 2 frames or more, 0 to leave it out")
     if not probes:
         return None
     return ParallaxCheck(probes, flow_with_and_without_parallax(config), config.flow.last_frame)

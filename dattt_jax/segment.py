@@ -74,13 +74,13 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     strategy = create_strategy(config.ttt.strategy, steps=config.ttt.steps, groups=config.ttt.groups,
                                window=config.ttt.window, reset_every=config.ttt.reset_every)
     flow = flow_of_video(video_flow(config), Path(config.segment.input).stem, video.frame_names)
+    check = parallax_check(config)
     logging.info("%s: %d frames of %dx%d, %s", config.segment.input, len(video), *video.frame_size[::-1],
                  f"{strategy.steps} steps of {config.ttt.objective} a frame ({config.ttt.strategy})"
                  if strategy.steps else "no adaptation")
     network = start_network(config)
     propagation = network.propagation(config.propagation, config.primary_share)
     engine = network.engine(config.ttt, adapts=strategy.steps > 0)
-    check = parallax_check(config)
     claimed = _claim(workdir, clip_path(config))
     if check:
         with watch.measure("parallax"):

@@ -65,3 +65,4 @@ def test_the_method_dis_takes_it_as_an_option():
     assert with_it.identity == create_flow("dis", stabilized=True).identity != without.identity
     np.testing.assert_array_equal(without(*frames), stabilized(plain(*frames), parallax=False))
     assert np.abs(without(*frames) - with_it(*frames)).max() > 0.1
+    assert create_flow("dis", parallax=False).identity == plain.identity

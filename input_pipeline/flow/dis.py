@@ -31,7 +31,7 @@ class DisFlow:
         self._stabilized, self._side, self._parallax = stabilized, side, parallax
         self.identity = (f"dis(preset=medium, opencv={cv2.__version__}"
                          f"{', stabilized=planar 8, 1' if stabilized else ''}"
-                         f"{'' if parallax else ', across epipolar lines, 1'}"
+                         f"{', across epipolar lines, 1' if stabilized and not parallax else ''}"
                          f"{f', side={side}' if side else ''})")
 
     def __call__(self, image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
