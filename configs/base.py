@@ -87,8 +87,8 @@ def get_config() -> ConfigDict:
     config.flow.gaps = (1,)
     # dis: shorter side, pixels, of the frames that flow is estimated from, for each gap; () = as they come
     config.flow.sides = ()
-    # dis, stabilized: frames of a video, 2 or more, by which it is found out whether masks are to be made of
-    # flow without parallax, too (dattt_jax/parallax.py); 0 = never
+    # dis, stabilized: frames of a video by which it is found out whether masks are to be made of flow without
+    # parallax, too (dattt_jax/parallax.py); 0 = never
     config.flow.parallax_probes = 0
     # Flow of the last frame: repeat, backward or drop. With other gaps repeat is backward.
     config.flow.last_frame = "repeat"

@@ -5,7 +5,7 @@ one. Flow across the epipolar lines (`input_pipeline.flow.epipolar`) is free of 
 the motion: what is an object has to be seen in both (`forward.merge_looks`). But an object that moves along
 those lines is not in the second look at all, and where a scene shows no depth the lines are arbitrary. So
 some frames of the video are predicted from either look, and the second one counts if the network is surer of
-what it sees there, by more than chance: without parallax one clear object is left, without the object noise.
+what it sees there: without parallax one clear object is left, without the object only noise.
 """
 
 import dataclasses
@@ -43,8 +43,7 @@ class ParallaxCheck:
         """The flow for a video: `both`, or `plain` where the second look shows nothing surer.
 
         How sure the network is of what it sees in a frame is Σ p · max(2p - 1, 0) / Σ p over its
-        probabilities p: where no object is left, it is 0. The second look has to be ahead by more than the
-        standard error of the mean over the probes, of which it takes two.
+        probabilities p: where no object is left, it is 0. The mean over the probes decides.
 
         Args:
             plain: the flow of the first look.
@@ -58,13 +57,10 @@ class ParallaxCheck:
         """
         count = min(self.probes, len(indices))
         probed = {indices[(2 * i + 1) * len(indices) // (2 * count)] for i in range(count)}
-        if len(probed) < 2:
-            return plain
         with PairClip(self._looks(frames, probed), 2 * len(probed)) as clip:
             sure = [_sureness(result.probability)
                     for result in engine.run(variables, clip, SOURCE, jax.random.key(0))]
-        ahead = np.subtract(sure[1::2], sure[::2])
-        return self.both if np.mean(ahead) > np.std(ahead, ddof=1) / len(ahead) ** 0.5 else plain
+        return self.both if sum(sure[1::2]) > sum(sure[::2]) else plain
 
     def _looks(self, frames: Iterable[np.ndarray], probed: set[int]) -> Iterator[Pair]:
         """Every probed frame with the flow of the first look, then again with that of the second."""
@@ -83,11 +79,11 @@ def parallax_check(config: ConfigDict) -> ParallaxCheck | None:
     """The check of `config.flow.parallax_probes`; None where that is 0.
 
     Raises:
-        UserError: it is 1 or below 0, or the flow of the config has no use for it.
+        UserError: it is below 0, or the flow of the config has no use for it.
     """
     probes = config.flow.parallax_probes
-    if probes < 0 or probes == 1:
-        raise UserError(f"config.flow.parallax_probes={probes}: give 2 frames or more, 0 to leave it out")
+    if probes < 0:
+        raise UserError(f"config.flow.parallax_probes={probes}: give a number of frames, 0 to leave it out")
     if not probes:
         return None
     return ParallaxCheck(probes, flow_with_and_without_parallax(config), config.flow.last_frame)
