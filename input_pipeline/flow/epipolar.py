@@ -49,7 +49,7 @@ def _epipole(x: np.ndarray, y: np.ndarray, own: np.ndarray) -> np.ndarray | None
     fast = np.flatnonzero(speed > np.median(speed))
     if len(fast) < 2:
         return None
-    scale = _NARROW * max(MAD_TO_SIGMA * float(np.median(speed)), 2 * _LEAST_SCALE)
+    scale = max(_NARROW * MAD_TO_SIGMA * float(np.median(speed)), _LEAST_SCALE)
     # The line along the vector of a place; the epipole is on it: line · epipole = 0.
     lines = np.stack([-own[:, 1], own[:, 0], own[:, 1] * x - own[:, 0] * y], axis=-1)
     first, second = lines[np.random.default_rng(0).choice(fast, (2, _CANDIDATES))]
