@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_with_and_without_parallax
+from dattt_jax.sureness import sureness
 from dattt_jax.ttt import SOURCE, Engine
 from dattt_jax.ttt.objectives import Variables
 from input_pipeline.clip import Pair, PairClip
@@ -42,8 +43,8 @@ class ParallaxCheck:
              engine: Engine, variables: Variables) -> FlowMethod | RenderingSource:
         """The flow for a video: `both`, or `plain` where the second look shows nothing surer.
 
-        How sure the network is of what it sees in a frame is Σ p · max(2p - 1, 0) / Σ p over its
-        probabilities p: where no object is left, it is 0. The mean over the probes decides.
+        The mean over the probes of how sure the network is of the object (`sureness`) decides; where no
+        object is left, that is 0.
 
         Args:
             plain: the flow of the first look.
@@ -58,7 +59,7 @@ class ParallaxCheck:
         count = min(self.probes, len(indices))
         probed = {indices[(2 * i + 1) * len(indices) // (2 * count)] for i in range(count)}
         with PairClip(self._looks(frames, probed), 2 * len(probed)) as clip:
-            sure = [_sureness(result.probability)
+            sure = [sureness(result.probability)
                     for result in engine.run(variables, clip, SOURCE, jax.random.key(0))]
         return self.both if sum(sure[1::2]) > sum(sure[::2]) else plain
 
@@ -67,12 +68,6 @@ class ParallaxCheck:
         for frame, renderings in self.both.renderings(frames, self.last_frame, probed):
             for look in np.split(renderings, 2):
                 yield frame, look
-
-
-def _sureness(probability: np.ndarray) -> float:
-    """Σ p · max(2p - 1, 0) / Σ p of a frame [H, W]; 0 where nothing is more likely than not."""
-    p = probability.astype(np.float64)
-    return float(np.sum(p * np.maximum(2 * p - 1, 0)) / max(np.sum(p), np.finfo(float).tiny))
 
 
 def parallax_check(config: ConfigDict) -> ParallaxCheck | None:

@@ -1,12 +1,16 @@
 """Masks that agree over time: logits go along optical flow, forward and backward. Not in the paper.
 
 A frame's flow shows what moves just then; who stands still for a moment, or moves one arm, shows in other
-frames. On the way forward each place takes over what its place in the frame before gathered,
+frames. On the way forward each place takes over what its place in the frame before gathered, a weighted sum
+of logits l and their weight,
 
-    f_t = (1 - s · trust) · l_t + s · trust · f_{t-1} where the flow leads,
+    sum_t    = c_t · l_t + s · trust · sum_{t-1}     where the flow leads,
+    weight_t = c_t       + s · trust · weight_{t-1}  where the flow leads,
 
-l the network's logits and s `config.propagation`. The same is done on the way back, and the mean of both is
-the frame's. Where the flow is not to be trusted (`input_pipeline.flow.neighbours`), a place keeps its own.
+s `config.propagation` and c_t the fourth power of how sure the network is of the object in the frame
+(`dattt_jax.sureness`). The same is done on the way back, and a frame's logits are the sums of both ways over
+their weights. Where the flow is not to be trusted (`input_pipeline.flow.neighbours`), a place keeps its own.
+All this on twice as many places a side as the network's logits have: on theirs, small objects blur away.
 
 The idea is that of temporal filtering along motion trajectories, as in Lang et al., "Practical Temporal
 Consistency for Image-Based Graphics Applications", SIGGRAPH 2012.
@@ -25,29 +29,33 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dattt_jax.sureness import sureness
 from dattt_jax.ttt import FrameResult, Frames
 from dattt_jax.tubes import Tubes
 from input_pipeline.array_file import ArrayFile
 from input_pipeline.flow.consistency import warp
 from input_pipeline.flow.neighbours import neighbour_motion
 
+_FINER = 2  # places a side on which masks propagate, for one of the network's logits
 _LEAST = 1e-3  # probability, where a logit is taken of it
+_LEAST_SURE = 0.1  # of a frame in which the network sees nothing, so that it counts next to nothing
 
 
 def follow(own: np.ndarray, before: np.ndarray, motion: np.ndarray, share: float) -> np.ndarray:
     """One frame of one way.
 
     Args:
-        own: logits of the frame, float32 [h, w].
-        before: what the neighbour has gathered, float32 [h, w].
+        own: the frame's logits times its weight, and that weight: float32 [h, w, 2].
+        before: what the neighbour has gathered of both, float32 [h, w, 2].
         motion: from the frame to the neighbour, [h, w, 3], see `neighbour_motion`.
         share: of the neighbour where the motion is trusted, in 0..1.
 
     Returns:
-        What the frame has gathered, float32 [h, w].
+        What the frame has gathered, float32 [h, w, 2].
     """
-    weight = share * motion[..., 2]
-    return (1 - weight) * own + weight * warp(before, motion[..., :2])
+    gathered = own + share * motion[..., 2:] * warp(before, motion[..., :2], smooth=True)
+    gathered[..., 1] = np.maximum(gathered[..., 1], own[..., 1])
+    return gathered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +74,11 @@ class Propagation:
     upsample: Callable[[np.ndarray, np.ndarray], np.ndarray]
     primary_share: float = 0.0
 
+    @property
+    def finer(self) -> tuple[int, int]:
+        """(h, w) of the places on which masks propagate."""
+        return self.grid[0] * _FINER, self.grid[1] * _FINER
+
     @contextlib.contextmanager
     def of_video(self, count: int, folder: Path, name: str = "") -> "Iterator[VideoPropagation]":
         """What gathers the predictions of a video.
@@ -78,7 +91,7 @@ class Propagation:
         Raises:
             UserError: the disk is full.
         """
-        with ArrayFile(folder, count, self.grid, name=name) as logits:
+        with ArrayFile(folder, count, self.finer, name=name) as logits:
             yield VideoPropagation(self, logits, count, folder)
 
     @contextlib.contextmanager
@@ -130,9 +143,7 @@ class VideoPropagation:
 
     def take(self, index: int, probability: np.ndarray) -> None:
         """Remembers the prediction float32 [H, W] of a frame."""
-        small = cv2.resize(probability, self._propagation.grid[::-1], interpolation=cv2.INTER_AREA)
-        small = np.clip(small, _LEAST, 1 - _LEAST)
-        self._logits[index] = np.log(small / (1 - small))
+        self._logits[index] = _logit(_reduced(probability, self._propagation.finer))
 
     def results(self, frames: Callable[[], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
         """Probabilities float32 [H, W] of all frames, in order.
@@ -148,27 +159,50 @@ class VideoPropagation:
 
     def logits(self, frames: Callable[[], Iterable[np.ndarray]]) -> Iterator[np.ndarray]:
         """Logits float32 [h, w] of all frames, in order; as `results`, but `frames` is called once."""
-        count, grid, share = self._count, self._propagation.grid, self._propagation.share
+        count, grid, finer = self._count, self._propagation.grid, self._propagation.finer
         if not count:
             return
         with contextlib.ExitStack() as stack:
-            motion, agreed = (stack.enter_context(ArrayFile(self._folder, count, shape))
-                              for shape in ((2, *grid, 3), grid))
-            for t, pair in enumerate(neighbour_motion(frames(), grid)):
+            motion, gathered, agreed = (stack.enter_context(ArrayFile(self._folder, count, shape))
+                                        for shape in ((2, *finer, 3), (*finer, 2), grid))
+            for t, pair in enumerate(neighbour_motion(frames(), finer)):
                 motion[t] = pair
-            gathered = self._own(count - 1)
-            agreed[count - 1] = gathered
-            for t in range(count - 2, -1, -1):
-                gathered = follow(self._own(t), gathered, motion[t][0].astype(np.float32), share)
-                agreed[t] = gathered
+            for t, backward in self._one_way(reversed(range(count)), motion):
+                gathered[t] = backward
             tubes = Tubes(self._propagation.primary_share)
-            for t in range(count):
-                own = self._own(t)
-                gathered = follow(own, gathered, motion[t - 1][1].astype(np.float32), share) if t else own
-                agreed[t] = (gathered + agreed[t]) / 2
-                tubes.add(agreed[t], motion[t - 1][0] if t else None)
+            for t, forward in self._one_way(range(count), motion):
+                total = forward + gathered[t].astype(np.float32) - self._own(t)
+                agreed[t] = _reduced(np.clip(total[..., 0] / total[..., 1], _logit(0.0), _logit(1.0)), grid)
+                tubes.add(agreed[t], _reduced(motion[t - 1][0], grid) / (_FINER, _FINER, 1) if t else None)
             for t in range(count):
                 yield tubes.primary(t, agreed[t].astype(np.float32))
 
+    def _one_way(self, order: Iterable[int], motion: ArrayFile) -> Iterator[tuple[int, np.ndarray]]:
+        """Every frame's number, in that order, and what it gathers."""
+        gathered, before = None, None
+        for t in order:
+            own = self._own(t)
+            if before is None:
+                gathered = own
+            else:  # a pair's motion is with its earlier frame: from that to the later one, and back
+                to_before = motion[min(t, before)][int(before < t)].astype(np.float32)
+                gathered = follow(own, gathered, to_before, self._propagation.share)
+            before = t
+            yield t, gathered
+
     def _own(self, t: int) -> np.ndarray:
-        return self._logits[t].astype(np.float32)
+        """A frame's logits times its weight, and its weight: float32 [h, w, 2]."""
+        logits = self._logits[t].astype(np.float32)
+        weight = max(sureness(1 / (1 + np.exp(-logits))), _LEAST_SURE) ** 4
+        return np.stack([weight * logits, np.full_like(logits, weight)], axis=-1)
+
+
+def _reduced(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Means of [H, W] or [H, W, C] over what lies in each of the places [h, w], float32."""
+    return cv2.resize(values.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _logit(probability: np.ndarray | float) -> np.ndarray:
+    """Logits of probabilities, which stay `_LEAST` away from 0 and 1."""
+    inside = np.clip(probability, _LEAST, 1 - _LEAST)
+    return np.log(inside / (1 - inside))

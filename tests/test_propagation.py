@@ -60,9 +60,9 @@ def test_frames_of_different_scenes_have_no_trust():
 
 
 def test_colours_that_differ_take_trust_away():
-    """The flow does not see that all of a frame becomes brighter; exp(-3 · 40² / 50²) is left."""
-    [motion] = neighbour_motion([texture(0, 200), texture(0, 200) + 40], GRID)
-    assert abs(np.median(motion[..., 2]) - np.exp(-3 * 40**2 / 50**2)) < 0.02
+    """The flow does not see that all of a frame becomes brighter; exp(-3 · 20² / 35²) is left."""
+    [motion] = neighbour_motion([texture(0, 200), texture(0, 200) + 20], GRID)
+    assert abs(np.median(motion[..., 2]) - np.exp(-3 * 20**2 / 35**2)) < 0.02
 
 
 @pytest.mark.parametrize("size", [(40, 1000), (1200, 20)])
@@ -73,28 +73,33 @@ def test_a_frames_short_side_stays_long_enough_for_flow(size):
 
 
 def test_a_place_gathers_what_the_neighbour_had_where_the_flow_leads():
-    own, before = np.zeros(GRID, np.float32), np.zeros(GRID, np.float32)
-    before[5, 8] = 4.0
+    own, before = np.zeros((*GRID, 2), np.float32), np.zeros((*GRID, 2), np.float32)
+    before[5, 8] = 4.0, 3.0
     motion = np.zeros((*GRID, 3), np.float32)
     motion[..., 0], motion[..., 2] = 2.0, 0.5  # two places to the right, half trusted
     expected = own.copy()
-    expected[5, 6] = 0.8 * 0.5 * 4.0
+    expected[5, 6] = 0.8 * 0.5 * 4.0, 0.8 * 0.5 * 3.0
     np.testing.assert_allclose(follow(own, before, motion, 0.8), expected, atol=1e-6)
     own[:] = 1.0
     motion[..., 2] = 0.0
     np.testing.assert_array_equal(follow(own, before, motion, 0.8), own)
 
 
-def agreed(levels, share):
-    """Logits [T] of a still video: f_t = (1 - s) l_t + s f_{t-1}, so backwards, and the mean of both."""
-    def one_way(logits):
-        gathered = [logits[0]]
-        for own in logits[1:]:
-            gathered.append((1 - share) * own + share * gathered[-1])
-        return np.array(gathered)
+def test_gathering_again_and_again_never_takes_weight_away():
+    """Interpolation that overshoots beside an edge does not take a frame's own weight."""
+    own, before = np.ones((*GRID, 2), np.float32), np.zeros((*GRID, 2), np.float32)
+    before[:, 16:] = 100.0
+    motion = np.full((*GRID, 3), 0.5, np.float32)
+    motion[..., 2] = 1.0
+    found = follow(own, before, motion, 0.9)
+    assert found[..., 0].min() < 1 and found[..., 1].min() == 1
 
-    own = logit(levels)
-    return (one_way(own) + one_way(own[::-1])[::-1]) / 2
+
+def agreed(levels, share):
+    """Logits [T] of a still video, Σ s^|t-u| c_u l_u / Σ s^|t-u| c_u; c = max(2p - 1, 0.1)^4."""
+    times = np.arange(len(levels))
+    weights = share ** np.abs(times[:, None] - times) * np.maximum(2 * levels - 1, 0.1) ** 4
+    return weights @ logit(levels) / weights.sum(axis=1)
 
 
 def everywhere(values, size):
@@ -146,6 +151,14 @@ def test_what_stands_out_once_is_found_where_it_moves_before_and_after(tmp_path)
         assert np.abs(found[t]).max() < 0.1
 
 
+def test_masks_propagate_on_four_places_for_one_of_the_networks(tmp_path):
+    prediction = np.full(SIZE, 0.5, np.float32)
+    prediction[::4], prediction[1::4] = 0.9, 0.9  # half of every place; not logit(0.7)
+    for count in (1, 3):
+        found = propagate([prediction] * count, [texture()] * count, 0.9, tmp_path)
+        np.testing.assert_allclose(found, np.full((count, *GRID), logit(0.9) / 2), atol=2e-3)
+
+
 def test_nothing_passes_a_cut_and_a_single_frame_keeps_its_own(tmp_path):
     predictions = np.stack([np.full(SIZE, p, np.float32) for p in (0.9, 0.1)])
     found = propagate(predictions, [texture(0, 60), texture(190, 255, seed=1)], 0.9, tmp_path)
@@ -158,4 +171,4 @@ def test_nothing_passes_a_cut_and_a_single_frame_keeps_its_own(tmp_path):
 def test_probabilities_of_zero_and_one_stay_finite(tmp_path):
     predictions = np.stack([np.zeros(SIZE, np.float32), np.ones(SIZE, np.float32)])
     found = propagate(predictions, [texture()] * 2, 0.5, tmp_path)
-    np.testing.assert_allclose(np.abs(found), logit(0.999) / 2, rtol=2e-3)
+    np.testing.assert_allclose(found, everywhere(agreed(np.array([0.001, 0.999]), 0.5), GRID), rtol=2e-3)

@@ -16,20 +16,21 @@ def forward_backward(method: FlowMethod, image0: np.ndarray,
     return method(image0, image1), method(image1, image0)
 
 
-def warp(values: np.ndarray, flow: np.ndarray) -> np.ndarray:
+def warp(values: np.ndarray, flow: np.ndarray, *, smooth: bool = False) -> np.ndarray:
     """Fetches what a map shows where each pixel moves to, bilinearly.
 
     Args:
         values: `[H, W]` or `[H, W, C]`, uint8 or float32, on the grid of the second frame; C at most 4.
         flow: `[H, W, 2]` from the first frame to the second, pixels.
+        smooth: bicubically, which blurs less when it is done again and again, but overshoots at edges.
 
     Returns:
         The same shape and type, on the grid of the first frame; 0 beyond the border.
     """
     height, width = flow.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(values, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR,
-                     borderMode=cv2.BORDER_CONSTANT)
+    return cv2.remap(values, x + flow[..., 0], y + flow[..., 1],
+                     cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
 def consistent(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:

@@ -9,15 +9,15 @@ import numpy as np
 from input_pipeline.flow.consistency import consistent, forward_backward, warp
 from input_pipeline.flow.dis import MIN_SIDE, DisFlow
 
-_LONGEST = 480  # pixels of a frame's longer side, in which flow is estimated
-_SAME_COLOUR = 50.0  # distance of colours, of 255 per channel, at which trust falls to 1/e
+_LONGEST = 854  # pixels of a frame's longer side, in which flow is estimated
+_SAME_COLOUR = 35.0  # distance of colours, of 255 per channel, at which trust falls to 1/e
 
 
 def neighbour_motion(frames: Iterable[np.ndarray], grid: tuple[int, int]) -> Iterator[np.ndarray]:
     """Motion between each frame and the next, both ways, by DIS on reduced frames.
 
     Trust is the share of a place's pixels whose way there and back ends where it began
-    (`flow.consistency.consistent`), times exp(-d² / 50²), d the distance of the colours where it begins
+    (`flow.consistency.consistent`), times exp(-d² / 35²), d the distance of the colours where it begins
     and where it leads.
 
     Args:
