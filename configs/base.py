@@ -16,11 +16,14 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # integer; every random choice of a run derives from it
     config.input_size = (512, 512)  # (height, width) in pixels the network sees (section 4.1)
+    # Sizes, input_size among them, of which every video is seen at the one at which the network is surest of
+    # its object, in segment and eval (dattt_jax/input_sizes.py); () = all at input_size (the paper)
+    config.input_sizes = ()
     # How the mask gets to the frame's size: bilinear (authors' code), or guided by the frame's colours, which
     # moves its edges to the frame's (not in the paper, see dattt_jax/guided.py); validation is bilinear
     config.upsampling = "bilinear"
-    # Share that a frame's neighbours have in its mask, passed on along optical flow both ways through the
-    # video in segment, eval and compare; 0 = none (the paper), below 1. See dattt_jax/propagation.py
+    # Share of what a frame's neighbours know that counts in its mask, passed on along optical flow both ways
+    # through the video in segment, eval and compare; 0 = none (the paper), below 1 (dattt_jax/propagation.py)
     config.propagation = 0.0
     # Things in a frame's mask of which there is less over the video than this share of what there is most of
     # are left out, in segment, eval and compare; 0 = none (the paper), at most 1. See dattt_jax/tubes.py

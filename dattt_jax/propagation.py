@@ -1,16 +1,16 @@
 """Masks that agree over time: logits go along optical flow, forward and backward. Not in the paper.
 
 A frame's flow shows what moves just then; who stands still for a moment, or moves one arm, shows in other
-frames. On the way forward each place takes over what its place in the frame before gathered, a weighted sum
-of logits l and their weight,
+frames. On the way forward each place takes over what its place in the frame before gathered, logits f of a
+weight w, which are the mean of the frames' logits l of weights c:
 
-    sum_t    = c_t · l_t + s · trust · sum_{t-1}     where the flow leads,
-    weight_t = c_t       + s · trust · weight_{t-1}  where the flow leads,
+    w_t       = c_t       + s · trust · w_{t-1}             where the flow leads,
+    w_t · f_t = c_t · l_t + s · trust · w_{t-1} · f_{t-1}   where the flow leads,
 
 s `config.propagation` and c_t the fourth power of how sure the network is of the object in the frame
-(`dattt_jax.sureness`). The same is done on the way back, and a frame's logits are the sums of both ways over
-their weights. Where the flow is not to be trusted (`input_pipeline.flow.neighbours`), a place keeps its own.
-All this on twice as many places a side as the network's logits have: on theirs, small objects blur away.
+(`dattt_jax.sureness`). The same is done on the way back. A frame's logits are the mean of both ways by their
+weights, its own counted once. Where the flow is not to be trusted (`input_pipeline.flow.neighbours`), nothing
+is taken over. All this on twice as many places a side as the network's logits have, for small objects.
 
 The idea is that of temporal filtering along motion trajectories, as in Lang et al., "Practical Temporal
 Consistency for Image-Based Graphics Applications", SIGGRAPH 2012.
@@ -38,24 +38,27 @@ from input_pipeline.flow.neighbours import neighbour_motion
 
 _FINER = 2  # places a side on which masks propagate, for one of the network's logits
 _LEAST = 1e-3  # probability, where a logit is taken of it
-_LEAST_SURE = 0.1  # of a frame in which the network sees nothing, so that it counts next to nothing
+_LEAST_SURE = 0.3  # of a frame in which the network sees nothing: it still speaks against what comes to it
+_NO_TRUST = 0.2  # of a motion, at and below which nothing is taken over: nothing passes a cut
 
 
 def follow(own: np.ndarray, before: np.ndarray, motion: np.ndarray, share: float) -> np.ndarray:
     """One frame of one way.
 
     Args:
-        own: the frame's logits times its weight, and that weight: float32 [h, w, 2].
-        before: what the neighbour has gathered of both, float32 [h, w, 2].
+        own: the frame's logits and their weight, float32 [h, w, 2].
+        before: what the neighbour has gathered, as `own`.
         motion: from the frame to the neighbour, [h, w, 3], see `neighbour_motion`.
-        share: of the neighbour where the motion is trusted, in 0..1.
+        share: of the neighbour's weight that the frame takes over where the motion is trusted, in 0..1.
 
     Returns:
-        What the frame has gathered, float32 [h, w, 2].
+        What the frame has gathered, as `own`: means of logits, and the sum of weights.
     """
-    gathered = own + share * motion[..., 2:] * warp(before, motion[..., :2], smooth=True)
-    gathered[..., 1] = np.maximum(gathered[..., 1], own[..., 1])
-    return gathered
+    trust = np.maximum(motion[..., 2] - _NO_TRUST, 0) / (1 - _NO_TRUST)
+    logits = warp(before[..., 0], motion[..., :2], smooth=True)  # or small objects would blur away
+    weight = share * trust * warp(before[..., 1], motion[..., :2])
+    total = own[..., 1] + weight
+    return np.stack([(own[..., 1] * own[..., 0] + weight * logits) / total, total], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Propagation:
     """How masks of videos are made to agree over time.
 
     Attributes:
-        share: of the neighbouring frame, at least 0 (masks of frames stay their own) and below 1.
+        share: of what the neighbour gathered, at least 0 (masks of frames stay their own) and below 1.
         grid: (h, w) of the network's logits.
         upsample: (frame uint8 [H, W, 3], logits float32 [h, w]) -> probability float32 [H, W].
         primary_share: of the largest object below which one is left out, see `Tubes`; 0 keeps all.
@@ -171,8 +174,7 @@ class VideoPropagation:
                 gathered[t] = backward
             tubes = Tubes(self._propagation.primary_share)
             for t, forward in self._one_way(range(count), motion):
-                total = forward + gathered[t].astype(np.float32) - self._own(t)
-                agreed[t] = _reduced(np.clip(total[..., 0] / total[..., 1], _logit(0.0), _logit(1.0)), grid)
+                agreed[t] = _reduced(_both(forward, gathered[t].astype(np.float32), self._own(t)), grid)
                 tubes.add(agreed[t], _reduced(motion[t - 1][0], grid) / (_FINER, _FINER, 1) if t else None)
             for t in range(count):
                 yield tubes.primary(t, agreed[t].astype(np.float32))
@@ -191,10 +193,19 @@ class VideoPropagation:
             yield t, gathered
 
     def _own(self, t: int) -> np.ndarray:
-        """A frame's logits times its weight, and its weight: float32 [h, w, 2]."""
+        """A frame's logits and their weight: float32 [h, w, 2]."""
         logits = self._logits[t].astype(np.float32)
-        weight = max(sureness(1 / (1 + np.exp(-logits))), _LEAST_SURE) ** 4
-        return np.stack([weight * logits, np.full_like(logits, weight)], axis=-1)
+        probability = 1 / (1 + np.exp(-logits))
+        probability[probability < 2 * _LEAST] = 0  # what was raised to the least, and in all is no object
+        weight = max(sureness(probability), _LEAST_SURE) ** 4
+        return np.stack([logits, np.full_like(logits, weight)], axis=-1)
+
+
+def _both(forward: np.ndarray, backward: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Logits [h, w] of what was gathered on both ways, each [h, w, 2], with the frame's own counted once."""
+    (logits1, weight1), (logits2, weight2), (logits, weight) = (
+        np.moveaxis(part, -1, 0) for part in (forward, backward, own))
+    return (weight1 * logits1 + weight2 * logits2 - weight * logits) / (weight1 + weight2 - weight)
 
 
 def _reduced(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -112,7 +112,7 @@ def test_propagation_goes_on_too(fields, tmp_path, objective, after):
     fields = fields | {"propagation": 0.9, "primary_share": 0.2, "ttt.objective": objective}
     whole = run(fields, tmp_path / "whole")
     cut_off(fields, tmp_path / "cut", after)
-    assert {"logits.tmp", "progress.npz"} <= {p.name for p in (tmp_path / "cut").iterdir()}
+    assert {"predictions.tmp", "progress.npz"} <= {p.name for p in (tmp_path / "cut").iterdir()}
     assert run(fields, tmp_path / "cut")["losses"] == whole["losses"]
     assert written(tmp_path / "cut") == written(tmp_path / "whole") != {}
     for name in ("cut", "whole"):
@@ -123,10 +123,10 @@ def test_propagation_goes_on_too(fields, tmp_path, objective, after):
 def test_without_what_was_gathered_a_run_starts_anew(fields, tmp_path, caplog, field):
     fields = fields | {field: 0.9}
     cut_off(fields, tmp_path / "cut", 3)
-    (tmp_path / "cut" / "logits.tmp").unlink()
+    (tmp_path / "cut" / "predictions.tmp").unlink()
     with caplog.at_level("INFO"):
         run(fields, tmp_path / "cut")
-    assert "logits.tmp is gone" in caplog.text
+    assert "predictions.tmp is gone" in caplog.text
     run(fields, tmp_path / "whole")
     assert written(tmp_path / "cut") == written(tmp_path / "whole")
 

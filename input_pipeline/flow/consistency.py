@@ -17,20 +17,26 @@ def forward_backward(method: FlowMethod, image0: np.ndarray,
 
 
 def warp(values: np.ndarray, flow: np.ndarray, *, smooth: bool = False) -> np.ndarray:
-    """Fetches what a map shows where each pixel moves to, bilinearly.
+    """Fetches what a map shows where each pixel moves to.
 
     Args:
         values: `[H, W]` or `[H, W, C]`, uint8 or float32, on the grid of the second frame; C at most 4.
         flow: `[H, W, 2]` from the first frame to the second, pixels.
-        smooth: bicubically, which blurs less when it is done again and again, but overshoots at edges.
+        smooth: interpolate bicubically, which blurs less when done again and again, but for what would go
+            beyond the 3×3 pixels around; else bilinearly.
 
     Returns:
         The same shape and type, on the grid of the first frame; 0 beyond the border.
     """
     height, width = flow.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(values, x + flow[..., 0], y + flow[..., 1],
-                     cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    x, y = x + flow[..., 0], y + flow[..., 1]
+    if not smooth:
+        return cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    around = np.ones((3, 3), np.uint8)
+    least, most = (cv2.remap(extreme(values, around), x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+                   for extreme in (cv2.erode, cv2.dilate))
+    return np.clip(cv2.remap(values, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT), least, most)
 
 
 def consistent(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How a video moves from frame to frame, coarsely: on a grid, with how far the motion can be trusted."""
+"""How a video moves from frame to frame: on a grid, with how far the motion can be trusted."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -10,15 +10,16 @@ from input_pipeline.flow.consistency import consistent, forward_backward, warp
 from input_pipeline.flow.dis import MIN_SIDE, DisFlow
 
 _LONGEST = 854  # pixels of a frame's longer side, in which flow is estimated
+_CUT = 0.1  # mean trust below which two frames are of different scenes; of one, it was never below 0.2
 _SAME_COLOUR = 35.0  # distance of colours, of 255 per channel, at which trust falls to 1/e
 
 
 def neighbour_motion(frames: Iterable[np.ndarray], grid: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Motion between each frame and the next, both ways, by DIS on reduced frames.
+    """Motion between each frame and the next, both ways, by DIS on frames of at most 854 pixels a side.
 
     Trust is the share of a place's pixels whose way there and back ends where it began
     (`flow.consistency.consistent`), times exp(-d² / 35²), d the distance of the colours where it begins
-    and where it leads.
+    and where it leads. Where the mean of that is below 0.1, there is a cut, and no trust at all.
 
     Args:
         frames: uint8 [H, W, 3] RGB of one size, in order.
@@ -53,4 +54,5 @@ def _on_grid(flow: np.ndarray, reverse: np.ndarray, colours: np.ndarray, others:
     coarse = _resize(flow, grid) * scale
     trust = _resize(consistent(flow, reverse).astype(np.float32), grid)
     distance = np.square(warp(others, coarse) - colours).sum(-1)
-    return np.dstack([coarse, trust * np.exp(-distance / _SAME_COLOUR**2)])
+    trust = trust * np.exp(-distance / _SAME_COLOUR**2)
+    return np.dstack([coarse, trust if trust.mean() >= _CUT else np.zeros_like(trust)])
