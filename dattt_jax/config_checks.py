@@ -38,9 +38,6 @@ def check_numbers(config: ConfigDict) -> None:
     if not all(map(_is_size, sizes)):
         raise UserError(f"config.input_sizes={sizes}: give several (height, width), all at least "
                         f"{_SMALLEST_SIDE}, or ()")
-    if sizes and size not in map(tuple, sizes):
-        raise UserError(f"config.input_size={size} is none of config.input_sizes={sizes}: add it, or set "
-                        "config.input_sizes=() to see every video at that size")
     if not 0 <= config.seed < 2**63:
         raise UserError(f"config.seed={config.seed}: give 0 or more, below 2**63")
     if config.model.drop_path >= 1:

@@ -115,7 +115,7 @@ class VideoRunner:
         wanted = evaluated_frames(video, self.last_frame, self.annotated_only)
         flow, runner = flow_of_video(self.flow, video.name, video.frame_names), self
         if len(video.frame_names) > 1:
-            if self.sizes:
+            if self.sizes and wanted:
                 probes = frame_pairs(video, self.sizes.probed(wanted), flow, self.last_frame)
                 best = self.sizes.best(probes, variables)
                 runner = dataclasses.replace(self, engine=best.engine, propagation=best.propagation,

@@ -2,23 +2,23 @@
 
 A small object shows in a large input alone, and a large one whole in a small input. Which size suits a video,
 the network says itself: some frames are predicted at every size, and the one with the largest mean sureness
-(`dattt_jax.sureness`) is the video's.
+(`dattt_jax.sureness`, of the network's own logits, before they are upsampled) is the video's.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from dattt_jax.errors import UserError
 from dattt_jax.inference import Network
 from dattt_jax.propagation import Propagation
 from dattt_jax.sureness import probed_frames, sureness
-from dattt_jax.ttt import SOURCE, Engine
+from dattt_jax.ttt import Engine
 from dattt_jax.ttt.objectives import Variables
-from input_pipeline.clip import Pair, PairClip
+from input_pipeline.clip import Pair
 
 _PROBES = 8  # frames of a video that are predicted at every size, at most
 
@@ -31,11 +31,13 @@ class Sized:
         input_size: (height, width) the network sees.
         engine: predicts and adapts.
         propagation: makes the masks of a video agree over time; None leaves them as predicted.
+        mask_logits: see `Network.mask_logits`.
     """
 
     input_size: tuple[int, int]
     engine: Engine
     propagation: Propagation | None
+    mask_logits: Callable[[Variables, np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,19 +68,14 @@ class SizeCheck:
         Raises:
             UserError: what is wrong with the frames.
         """
-        probes = list(probes)
-        sure = [self._sureness(choice.engine, probes, variables) for choice in self.choices]
+        seen = [[sureness(1 / (1 + np.exp(-choice.mask_logits(variables, *probe))))
+                 for choice in self.choices] for probe in probes]
+        sure = np.nan_to_num(np.mean(seen, axis=0), nan=-1.0)
         best = self.choices[int(np.argmax(sure))]
         logging.info("seen at %dx%d, of %s", *best.input_size, ", ".join(
             f"{choice.input_size[0]}x{choice.input_size[1]} (sure by {each:.2f})"
             for choice, each in zip(self.choices, sure, strict=True)))
         return best
-
-    @staticmethod
-    def _sureness(engine: Engine, probes: Sequence[Pair], variables: Variables) -> float:
-        with PairClip(probes, len(probes)) as clip:
-            return float(np.mean([sureness(result.probability) for result in
-                                  engine.run(variables, clip, SOURCE, jax.random.key(0))]))
 
 
 def size_check(config: ConfigDict, network: Network, *, adapts: bool, per_step: bool = False
@@ -92,9 +89,19 @@ def size_check(config: ConfigDict, network: Network, *, adapts: bool, per_step: 
         per_step: see `Engine`.
 
     Raises:
-        UserError: as `Network.engine` and `Network.propagation`.
+        UserError: `config.input_size` is none of them; or as `Network.engine` and `Network.propagation`.
     """
-    networks = [dataclasses.replace(network, input_size=tuple(size)) for size in config.input_sizes]
-    choices = [Sized(each.input_size, each.engine(config.ttt, adapts=adapts, per_step=per_step),
-                     each.propagation(config.propagation, config.primary_share)) for each in networks]
-    return SizeCheck(choices) if choices else None
+    size, sizes = tuple(config.input_size), tuple(map(tuple, config.input_sizes))
+    if not sizes:
+        return None
+    if size not in sizes:
+        raise UserError(f"config.input_size={size} is none of config.input_sizes={sizes}: add it, or set "
+                        "config.input_sizes=() to see every video at that size")
+    return SizeCheck([sized(config, dataclasses.replace(network, input_size=each), adapts=adapts,
+                            per_step=per_step) for each in sizes])
+
+
+def sized(config: ConfigDict, network: Network, *, adapts: bool, per_step: bool = False) -> Sized:
+    """What runs videos at the network's input size; arguments and errors as of `size_check`."""
+    return Sized(network.input_size, network.engine(config.ttt, adapts=adapts, per_step=per_step),
+                 network.propagation(config.propagation, config.primary_share), network.mask_logits())

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_of_video, renderings_shape, video_flow
 from dattt_jax.inference import to_mask
-from dattt_jax.input_sizes import Sized, size_check
+from dattt_jax.input_sizes import Sized, size_check, sized
 from dattt_jax.parallax import parallax_check
 from dattt_jax.progress import Progress
 from dattt_jax.segment_progress import (
@@ -39,7 +39,8 @@ from dattt_jax.ttt.weights import save_difference
 from dattt_jax.visualize import overlay
 from input_pipeline.background import BackgroundWorker
 from input_pipeline.clip import PairClip
-from input_pipeline.flow import FlowMethod, RenderingSource, flow_renderings
+from input_pipeline.flow import FlowMethod, RenderingSource
+from input_pipeline.flow.nearby import NearbyFlow
 from input_pipeline.images import read_mask
 from input_pipeline.video_io import Video, open_video
 from input_pipeline.writers import VideoWriter, remove_leftovers, write_json, write_mask, write_probability
@@ -79,24 +80,23 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                  f"{strategy.steps} steps of {config.ttt.objective} a frame ({config.ttt.strategy})"
                  if strategy.steps else "no adaptation")
     network, adapts = start_network(config), strategy.steps > 0
-    sized = Sized(network.input_size, network.engine(config.ttt, adapts=adapts),
-                  network.propagation(config.propagation, config.primary_share))
-    sizes = size_check(config, network, adapts=adapts)
+    run, sizes = sized(config, network, adapts=adapts), size_check(config, network, adapts=adapts)
     claimed = _claim(workdir, clip_path(config))
     with watch.measure("probes"):
         wanted = range(_length(config, video))
         if sizes:
-            probes = flow_renderings(video, flow, config.flow.last_frame, sizes.probed(wanted))
-            sized = sizes.best(probes, network.variables)
+            looked = flow if isinstance(flow, RenderingSource) else NearbyFlow([flow], (1,))
+            probes = looked.renderings(video, config.flow.last_frame, sizes.probed(wanted))
+            run = sizes.best(probes, network.variables)
         if check:
-            flow = check.flow(flow, video, wanted, sized.engine, network.variables)
+            flow = check.flow(flow, video, wanted, run.engine, network.variables)
             if flow is check.both:
                 logging.info("the camera's motion shows depth: flow without parallax counts, too")
-    saved = SavedRun(workdir, run_settings(config, video, flow, sized.input_size), network.variables,
+    saved = SavedRun(workdir, run_settings(config, video, flow, run.input_size), network.variables,
                      config.segment.save_every_s)
     if claimed:
         _remove_stale(config, workdir, video)
-    _write_masks(config, workdir, video, flow, network.variables, sized, strategy, watch, saved)
+    _write_masks(config, workdir, video, flow, network.variables, run, strategy, watch, saved)
     losses = {name: record.losses for name, record in saved.records.items()}
     reports = {name: saved.records[name].report for name in video.frame_names if name in saved.records}
     if config.segment.overlay:
@@ -105,7 +105,7 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     summary = {
         "input": clip_path(config), "finished": True, "frames": len(losses),
         "frame_size": list(video.frame_size), "fps": video.fps, "init": str(config.init),
-        "adapted": str(config.segment.adapted), "input_size": list(sized.input_size),
+        "adapted": str(config.segment.adapted), "input_size": list(run.input_size),
         "upsampling": config.upsampling, "propagation": config.propagation,
         "primary_share": config.primary_share, "objective": config.ttt.objective,
         "strategy": config.ttt.strategy, "steps": strategy.steps,
@@ -155,10 +155,10 @@ def _length(config: ConfigDict, video: Video) -> int:
 
 
 def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMethod | RenderingSource,
-                 variables: Variables, sized: Sized, strategy: Strategy, watch: Stopwatch, saved: SavedRun
+                 variables: Variables, run: Sized, strategy: Strategy, watch: Stopwatch, saved: SavedRun
                  ) -> None:
     """Adapts to the video and writes its masks; `saved` knows the frames then."""
-    engine, propagation = sized.engine, sized.propagation
+    engine, propagation = run.engine, run.propagation
     learns = propagation is not None and engine.learns_predictions(strategy)
     shown = {"image": np.zeros((1, *video.frame_size, 3), np.uint8),
              "flow": np.zeros((1, *renderings_shape(flow, video.frame_size)), np.uint8)}

@@ -20,26 +20,12 @@ from dattt_jax.inference import load_network, to_mask
 from dattt_jax.input_sizes import SizeCheck, Sized, size_check
 from dattt_jax.segment import segment
 from dattt_jax.sureness import probed_frames, sureness
-from dattt_jax.ttt import SOURCE, FrameResult
+from dattt_jax.ttt import SOURCE
 from input_pipeline.clip import PairClip
 from input_pipeline.eval_pairs import frame_pairs
-from input_pipeline.flow import flow_renderings
 from input_pipeline.images import read_mask
 
 SIZES = ((32, 32), (32, 48), (48, 48))
-
-
-class Scripted:
-    """An engine that predicts the given maps."""
-
-    def __init__(self, *maps):
-        self.maps = maps
-
-    def run(self, variables, clip, strategy, key):
-        assert strategy.steps == 0 and len(clip) == len(self.maps)
-        for index, each in enumerate(self.maps):
-            clip.read(np.array([index]))
-            yield FrameResult(index, 0, np.array(each), np.zeros(0), np.zeros(0, bool))
 
 
 def test_the_network_is_as_sure_as_the_formula_says():
@@ -57,38 +43,41 @@ def test_probes_are_spread_over_the_frames(indices, count, probed):
 @pytest.mark.parametrize(("maps", "best"), [
     (([0.7, 0.7], [0.9, 0.6]), 1),  # means of 0.4 and 0.4; of 0.8 and 0.2
     (([0.9, 0.6], [0.7, 0.6]), 0),
-    (([0.7, 0.7], [0.7, 0.7]), 0)])
+    (([0.7, 0.7], [0.7, 0.7]), 0),
+    (([0.4, 0.4], [0.6, 0.4]), 1),
+    (([0.6, 0.6], [np.nan, 0.9]), 0)])  # weights that overflow at a size are found out where they are used
 def test_the_mean_over_the_probes_decides(maps, best):
-    """Each probe is a map of one place."""
-    check = SizeCheck([Sized(size, Scripted(*([p] for p in each)), None)
+    """Each probe, which tells its number, is a map of one place."""
+    def scripted(probabilities):
+        def logits(variables, image, renderings):
+            assert variables == "variables" and image[0, 0, 0] == renderings[0, 0, 0]
+            p = np.array([[probabilities[image[0, 0, 0]]]])
+            return np.log(p / (1 - p))
+        return logits
+
+    check = SizeCheck([Sized(size, None, None, scripted(each))
                        for size, each in zip(SIZES, maps, strict=False)])
-    frames = np.zeros((2, 8, 8, 3), np.uint8)
-    assert check.best(zip(frames, frames, strict=True), None) is check.choices[best]
-
-
-def test_the_flow_of_some_frames_is_that_of_all():
-    frames = list(np.random.default_rng(0).integers(0, 255, (6, 24, 32, 3), np.uint8))
-    config = base.get_config()
-    for gaps in ((1,), (1, -1)):
-        config.flow.gaps = gaps
-        every = list(flow_renderings(frames, video_flow(config)))
-        some = list(flow_renderings(frames, video_flow(config), wanted=[1, 5]))
-        assert len(some) == 2
-        for found, index in zip(some, (1, 5), strict=True):
-            jax.tree.map(np.testing.assert_array_equal, found, every[index])
+    probes = [np.full((8, 8, 3), number, np.uint8) for number in range(2)]
+    assert check.best(zip(probes, probes, strict=True), "variables") is check.choices[best]
 
 
 @pytest.mark.parametrize(("fields", "message"), [
     ({"input_sizes": ((32, 32), (32,))}, r"config\.input_sizes=\(\(32, 32\), \(32,\)\): give several"),
     ({"input_sizes": (384,)}, r"config\.input_sizes=\(384,\): give several"),
-    ({"input_sizes": ((16, 16),), "input_size": (16, 16)}, r"config\.input_size=\(16, 16\): give"),
-    ({"input_sizes": ((32, 32),)}, r"config\.input_size=\(512, 512\) is none of config\.input_sizes=.* add")])
+    ({"input_sizes": ((16, 16),), "input_size": (16, 16)}, r"config\.input_size=\(16, 16\): give")])
 def test_what_does_not_work_is_said(fields, message):
     config = base.get_config()
     for name, value in fields.items():
         config[name] = value
     with pytest.raises(UserError, match=message):
         check_numbers(config)
+
+
+def test_a_size_that_is_no_choice_is_refused():
+    config = base.get_config()
+    config.input_sizes = ((32, 32),)
+    with pytest.raises(UserError, match=r"input_size=\(512, 512\) is none of config\.input_sizes=.* add it"):
+        size_check(config, None, adapts=False)
 
 
 def test_it_is_off_but_for_the_weights_in_the_box():
@@ -115,21 +104,22 @@ def config(tmp_path_factory, tiny_backbones):
 def test_evaluation_sees_every_video_at_its_size(config, tmp_path):
     evaluate(config, tmp_path)
     network, flow, taken = load_network(config), video_flow(config), set()
-    engines = {size: dataclasses.replace(network, input_size=size).engine(config.ttt, adapts=False)
-               for size in SIZES}
+    networks = {size: dataclasses.replace(network, input_size=size) for size in SIZES}
+    engines = {size: each.engine(config.ttt, adapts=False) for size, each in networks.items()}
+    logits = {size: each.mask_logits() for size, each in networks.items()}
     for entry in eval_entries(config):
-        video, sure, masks = entry.open(), {}, {}
-        for size, engine in engines.items():
-            with PairClip(frame_pairs(video, range(4), flow, "repeat"), 4) as clip:
-                found = [result.probability for result in
-                         engine.run(network.variables, clip, SOURCE, jax.random.key(1))]
-            sure[size], masks[size] = np.mean([sureness(each) for each in found]), found
+        video = entry.open()
+        pairs = list(frame_pairs(video, range(4), flow, "repeat"))
+        sure = {size: np.mean([sureness(1 / (1 + np.exp(-logits[size](network.variables, *pair))))
+                               for pair in pairs]) for size in SIZES}
         size = max(sure, key=sure.get)
         record = json.loads((tmp_path / f"videos/base/{video.name}.json").read_text())
         assert record["input_size"] == list(size)
-        for name, probability in zip(video.frame_names, masks[size], strict=True):
-            np.testing.assert_array_equal(read_mask(tmp_path / f"masks/base/{video.name}/{name}.png"),
-                                          to_mask(probability, name))
+        with PairClip(pairs, 4) as clip:
+            for name, result in zip(video.frame_names, engines[size].run(
+                    network.variables, clip, SOURCE, jax.random.key(1)), strict=True):
+                np.testing.assert_array_equal(read_mask(tmp_path / f"masks/base/{video.name}/{name}.png"),
+                                              to_mask(result.probability, name))
         taken.add(size)
     assert len(taken) > 1
 

@@ -146,8 +146,7 @@ def _constructor(method: str) -> Callable[..., FlowMethod]:
 
 
 def flow_renderings(frames: Iterable[np.ndarray], method: FlowMethod | RenderingSource,
-                    last_frame: str = "repeat", wanted: Container[int] | None = None
-                    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+                    last_frame: str = "repeat") -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs every frame of a stream with the RGB rendering of its forward flow.
 
     N frames have N - 1 forward flows, so the last frame needs a rule. The stream is read once and
@@ -158,7 +157,6 @@ def flow_renderings(frames: Iterable[np.ndarray], method: FlowMethod | Rendering
         method: the flow method, see `create_flow`, or the files of this video.
         last_frame: "repeat" gives the last frame the rendering of the frame before it; "backward"
             renders its flow to the frame before it; "drop" leaves the last frame out.
-        wanted: numbers of the frames that are asked for; None: all.
 
     Yields:
         (frame, rendering), both `[H, W, 3]` uint8 RGB; several renderings `[N, H, W, 3]` from a
@@ -172,9 +170,8 @@ def flow_renderings(frames: Iterable[np.ndarray], method: FlowMethod | Rendering
         raise UserError(f"unknown last_frame rule {last_frame!r}: use one of "
                         f"{', '.join(LAST_FRAME_RULES)}")
     if isinstance(method, RenderingSource):
-        return method.renderings(frames, last_frame, wanted)
-    every = _flow_renderings(frames, method, last_frame)
-    return every if wanted is None else (pair for index, pair in enumerate(every) if index in wanted)
+        return method.renderings(frames, last_frame)
+    return _flow_renderings(frames, method, last_frame)
 
 
 def _flow_renderings(frames: Iterable[np.ndarray], method: FlowMethod,
