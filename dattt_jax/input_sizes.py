@@ -1,7 +1,7 @@
 """The size at which the network sees a video: the one at which it is surest of the object. Not in the paper.
 
-A small object shows in a large input alone, and a large one whole in a small input. Which size suits a video,
-the network says itself: some frames are predicted at every size, and the one with the largest mean sureness
+Which size suits a video depends on more than the size of its object: on noise, blur, how far things move. So
+the network is asked: some frames are predicted at every size, and the one with the largest mean sureness
 (`dattt_jax.sureness`, of the network's own logits, before they are upsampled) is the video's.
 """
 
