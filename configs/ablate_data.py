@@ -60,7 +60,7 @@ def get_config(factor: str = "everything") -> ConfigDict:
         raise UserError(f"configs/ablate_data.py:{factor}: the factors are {', '.join(_FACTORS)}")
     config = dattt_synth_b0.get_config()
     config.init = ""
-    config.input_size, config.input_sizes = (96, 96), ()
+    config.input_size = (96, 96)
     config.synthetic.num_frames = 24
     config.flow.gaps = (1, -1, 2, -2)
     config.flow.sides = ()

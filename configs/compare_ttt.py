@@ -16,7 +16,7 @@ from configs import dattt_synth_b0
 def get_config() -> ConfigDict:
     """The network in the box at 128×128; what is compared is in `config.compare`."""
     config = dattt_synth_b0.get_config()
-    config.input_size, config.input_sizes = (128, 128), ()
+    config.input_size = (128, 128)
     config.flow.sides, config.flow.parallax_probes = (), 0
     config.synthetic.size = (256, 256)
     config.synthetic.num_frames = 6

@@ -28,9 +28,6 @@ def get_config(objective: str = "self_training") -> ConfigDict:
     # Larger than it was trained at: on held-out synthetic clips of 854×480, shifted in appearance, J was 76.0
     # at 384×384 and 73.9 at 320×320 (16 clips, weights of the stage `farther`).
     config.input_size = (384, 384)
-    # Of 39 clips, most of them such ones, J of single frames is 77.4 with the size of these at which the
-    # network is surest of a clip's object, and 75.6 with 384×384 for all (model card).
-    config.input_sizes = ((320, 320), (384, 384), (448, 448))
     config.upsampling = "guided"
     config.propagation = 0.93
     # On every third frame of 16 such clips of 24, J was 82.4 with 0 and 83.2 with anything from 0.1 to 0.5.

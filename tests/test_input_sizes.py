@@ -80,11 +80,10 @@ def test_a_size_that_is_no_choice_is_refused():
         size_check(config, None, adapts=False)
 
 
-def test_it_is_off_but_for_the_weights_in_the_box():
-    assert not base.get_config().input_sizes
-    config = dattt_synth_b0.get_config()
-    check_numbers(config)
-    assert len(config.input_sizes) == 3
+def test_it_is_off():
+    for config in (base.get_config(), dattt_synth_b0.get_config()):
+        check_numbers(config)
+        assert size_check(config, None, adapts=False) is None
 
 
 @pytest.fixture(scope="module")
