@@ -16,10 +16,6 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # integer; every random choice of a run derives from it
     config.input_size = (512, 512)  # (height, width) in pixels the network sees (section 4.1)
-    # Sizes, input_size among them, of which every video is seen at the one at which the network is surest of
-    # its object, in segment and eval, for example ((320, 320), (384, 384), (448, 448)); () = at input_size,
-    # all of them (the paper). See dattt_jax/input_sizes.py
-    config.input_sizes = ()
     # How the mask gets to the frame's size: bilinear (authors' code), or guided by the frame's colours, which
     # moves its edges to the frame's (not in the paper, see dattt_jax/guided.py); validation is bilinear
     config.upsampling = "bilinear"

@@ -1,7 +1,6 @@
 """Numbers in a config that no mode can work with."""
 
 import math
-from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -21,23 +20,15 @@ _AT_LEAST = {
 _SMALLEST_SIDE = 32  # one token at the last stage
 
 
-def _is_size(size: Any) -> bool:
-    return (isinstance(size, tuple | list) and len(size) == 2
-            and all(isinstance(side, int) and side >= _SMALLEST_SIDE for side in size))
-
-
 def check_numbers(config: ConfigDict) -> None:
     """Checks sizes and counts; fields with a meaning of their own are checked where they are read.
 
     Raises:
         UserError: names the first field that is out of range, and its range.
     """
-    size, sizes = tuple(config.input_size), tuple(config.input_sizes)
-    if not _is_size(size):
+    size = tuple(config.input_size)
+    if len(size) != 2 or any(not isinstance(side, int) or side < _SMALLEST_SIDE for side in size):
         raise UserError(f"config.input_size={size}: give (height, width), both at least {_SMALLEST_SIDE}")
-    if not all(map(_is_size, sizes)):
-        raise UserError(f"config.input_sizes={sizes}: give several (height, width), all at least "
-                        f"{_SMALLEST_SIDE}, or ()")
     if not 0 <= config.seed < 2**63:
         raise UserError(f"config.seed={config.seed}: give 0 or more, below 2**63")
     if config.model.drop_path >= 1:

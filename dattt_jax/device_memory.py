@@ -6,8 +6,8 @@ _REMEDIES = {
              "config.model.remat=True, or lower config.train.batch_size or config.input_size",
     "prepare": "lower config.flow.batch_size or config.flow.volume_gib",
 }
-_REMEDY = ("lower config.ttt.batch_size, config.ttt.chunk, config.input_size (and config.input_sizes) or, "
-           "with RAFT, config.flow.batch_size")
+_REMEDY = ("lower config.ttt.batch_size, config.ttt.chunk, config.input_size or, with RAFT, "
+           "config.flow.batch_size")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -18,7 +18,6 @@ import numpy as np
 
 from dattt_jax.estimators import flow_of_video
 from dattt_jax.inference import loss_values, to_mask
-from dattt_jax.input_sizes import SizeCheck
 from dattt_jax.metrics.background import FrameScorer
 from dattt_jax.metrics.protocols import Protocol
 from dattt_jax.metrics.scoring import FrameScore, missing_score, score_frame, video_saliency
@@ -59,9 +58,6 @@ class VideoRunner:
         seed: of the random numbers; every video has its own, whatever was run before it.
         propagation: makes the masks of a video agree over time; None leaves them as predicted.
         parallax: finds out which videos are looked at without parallax, too; None for none.
-        sizes: finds out at which input size a video is seen, with which engine and propagation instead of
-            those above; None for one size.
-        input_size: what was found out; None for the one size.
     """
 
     workdir: Path
@@ -77,8 +73,6 @@ class VideoRunner:
     seed: int
     propagation: Propagation | None = None
     parallax: ParallaxCheck | None = None
-    sizes: SizeCheck | None = None
-    input_size: tuple[int, int] | None = None
 
     def record_path(self, strategy: str, video: str) -> Path:
         """The file that says that a video is done, and what came of it."""
@@ -113,23 +107,12 @@ class VideoRunner:
         if not todo:
             return
         wanted = evaluated_frames(video, self.last_frame, self.annotated_only)
-        flow, runner = flow_of_video(self.flow, video.name, video.frame_names), self
-        if len(video.frame_names) > 1:
-            if self.sizes and wanted:
-                probes = frame_pairs(video, self.sizes.probed(wanted), flow, self.last_frame)
-                best = self.sizes.best(probes, variables)
-                runner = dataclasses.replace(self, engine=best.engine, propagation=best.propagation,
-                                             input_size=best.input_size)
-            if self.parallax:
-                flow = self.parallax.flow(flow, video.frames, wanted, runner.engine, variables)
-        runner._run_strategies(todo, video, wanted, flow, variables, on_visited)
-
-    def _run_strategies(self, todo: Sequence[str], video: EvalVideo, wanted: Sequence[int],
-                        flow: FlowMethod | RenderingSource, variables: Variables,
-                        on_visited: Callable[[int], None]) -> None:
-        """Frames are decoded, their flow is computed and the source asked once for all strategies."""
         learns = self.predicts_first(todo)
+        # Frames are decoded, their flow is computed and the source asked once for all strategies.
         streams = len(todo) == 1 and self.strategies[todo[0]].streams and not learns
+        flow = flow_of_video(self.flow, video.name, video.frame_names)
+        if self.parallax and len(video.frame_names) > 1:
+            flow = self.parallax.flow(flow, video.frames, wanted, self.engine, variables)
         pairs = frame_pairs(video, wanted, flow, self.last_frame)
         with ExitStack() as stack:
             clip = stack.enter_context(PairClip(pairs, len(wanted), None if streams else self.workdir))
@@ -200,7 +183,6 @@ class VideoRunner:
             "losses": {name: losses[name] for name in sorted(losses)}, "category": video.category,
             "adaptation": summarize(self.engine.policy, [reports[name] for name in names], strategy.steps),
             "flow": "of the data set" if uses_stored_flow(video, flow) else flow.identity,
-            "input_size": self.input_size,
             "seconds": round(time.perf_counter() - start, 3),
             "input_seconds": round(watch.seconds["wait_input"], 3)}
 

@@ -16,7 +16,6 @@ from dattt_jax.eval_results import collect, format_strategies, wait_for_records
 from dattt_jax.eval_robustness import corrupted_folder, format_robustness, parse_sweep, write_robustness
 from dattt_jax.eval_run import Job, VideoRunner, run_on_devices
 from dattt_jax.inference import load_network
-from dattt_jax.input_sizes import SizeCheck, size_check
 from dattt_jax.metrics.protocols import get_protocol
 from dattt_jax.metrics.scoring import check_measures
 from dattt_jax.parallax import parallax_check
@@ -33,8 +32,8 @@ from input_pipeline.eval_videos import EvalEntry
 from input_pipeline.writers import remove_leftovers, write_json
 
 # What a stored result depends on; a folder holds the results of one such setting.
-_SETTINGS = ("seed", "input_size", "input_sizes", "upsampling", "propagation", "primary_share", "init",
-             "model", "ttt", "flow", "data", "eval", "synthetic")
+_SETTINGS = ("seed", "input_size", "upsampling", "propagation", "primary_share", "init", "model", "ttt",
+             "flow", "data", "eval", "synthetic")
 # Fields that leave the results of a video under a strategy as they are.
 _FREE = {"eval": ("strategies", "corruptions", "temporally_consistent", "devices", "part", "overlays"),
          "ttt": ("strategy", "chunk"), "flow": ("batch_size", "volume_gib")}
@@ -100,13 +99,11 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     adapts = any(strategy.steps for strategy in plan.strategies.values())
     engine = network.engine(config.ttt, adapts=adapts, per_step=config.eval.curves)
     return run_plan(config, workdir, plan, engine, network.variables,
-                    network.propagation(config.propagation, config.primary_share),
-                    size_check(config, network, adapts=adapts, per_step=config.eval.curves))
+                    network.propagation(config.propagation, config.primary_share))
 
 
 def run_plan(config: ConfigDict, workdir: str | Path, plan: Plan, engine: Engine,
-             variables: Variables, propagation: Propagation | None = None,
-             sizes: SizeCheck | None = None) -> dict[str, Any]:
+             variables: Variables, propagation: Propagation | None = None) -> dict[str, Any]:
     """`evaluate` for any engine: it writes and returns the same.
 
     Args:
@@ -116,7 +113,6 @@ def run_plan(config: ConfigDict, workdir: str | Path, plan: Plan, engine: Engine
         engine: predicts and adapts; per step if `config.eval.curves`.
         variables: what it starts every video from.
         propagation: makes the masks of a video agree over time, if any does.
-        sizes: finds out what is to be used for a video instead of `engine` and `propagation`, if anything.
 
     Raises:
         UserError: whatever is wrong with the data, or the disk.
@@ -125,7 +121,7 @@ def run_plan(config: ConfigDict, workdir: str | Path, plan: Plan, engine: Engine
     runner = VideoRunner(
         workdir, plan.strategies, engine, get_protocol(config.eval.protocol), video_flow(config),
         config.flow.last_frame, config.eval.frames == "annotated", "saliency" in config.eval.measures,
-        config.eval.overlays, config.eval.curves, config.seed, propagation, parallax_check(config), sizes)
+        config.eval.overlays, config.eval.curves, config.seed, propagation, parallax_check(config))
     settings = [_Setting(corruption, eval_entries(config, corruption),
                          dataclasses.replace(runner, workdir=corrupted_folder(workdir, corruption)))
                 for corruption in (None, *plan.corruptions)]

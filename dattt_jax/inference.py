@@ -1,7 +1,6 @@
 """DATTT ready for videos: a network with its weights, and the TTT engine that a config asks for."""
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -109,21 +108,6 @@ class Network:
 
         return Propagation(share, tuple(-(-side // STRIDE) for side in self.input_size), upsample,
                            primary_share)
-
-    def mask_logits(self) -> Callable[[Variables, np.ndarray, np.ndarray], np.ndarray]:
-        """A function that looks at a frame, without adaptation or upsampling.
-
-        Returns:
-            (variables, frame uint8 [H, W, 3], its renderings uint8 [..., H, W, 3]) -> mask logits [h/4, w/4].
-        """
-        task, buckets = Task(self.model, self.input_size, 1, look=self.look), Buckets(self.input_size)
-        merged = jax.jit(lambda variables, frame: task.merged(task.mask_logits(variables, frame))[..., 0])
-
-        def logits(variables: Variables, image: np.ndarray, renderings: np.ndarray) -> np.ndarray:
-            packed, _ = buckets.pack({"image": image[None], "flow": renderings[None]})
-            return np.asarray(merged(variables, jax.tree.map(lambda x: x[0], packed)))
-
-        return logits
 
     @staticmethod
     def policy(ttt: ConfigDict) -> Policy:

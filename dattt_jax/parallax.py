@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_with_and_without_parallax
-from dattt_jax.sureness import probed_frames, sureness
+from dattt_jax.sureness import sureness
 from dattt_jax.ttt import SOURCE, Engine
 from dattt_jax.ttt.objectives import Variables
 from input_pipeline.clip import Pair, PairClip
@@ -56,7 +56,8 @@ class ParallaxCheck:
         Raises:
             UserError: what is wrong with the frames.
         """
-        probed = probed_frames(indices, self.probes)
+        count = min(self.probes, len(indices))
+        probed = {indices[(2 * i + 1) * len(indices) // (2 * count)] for i in range(count)}
         with PairClip(self._looks(frames, probed), 2 * len(probed)) as clip:
             sure = [sureness(result.probability)
                     for result in engine.run(variables, clip, SOURCE, jax.random.key(0))]

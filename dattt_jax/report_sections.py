@@ -104,10 +104,8 @@ def _paper_note(results: Mapping[str, Any], settings: Mapping[str, Any]) -> Html
     different = []
     for name, part, field, value in _PAPER_RUN:
         own = (settings[part] if part else settings)[field]
-        seen = settings.get("input_sizes") if field == "input_size" else None
-        if own != value or seen:
-            own = " or ".join(plain(each, " × ") for each in seen or [own])
-            different.append(f"{name} {own} (paper: {plain(value, ' × ')})")
+        if own != value:
+            different.append(f"{name} {plain(own, ' × ')} (paper: {plain(value, ' × ')})")
     key = data_set_key(results["data"])
     text = f"Paper: DATTT, CVPR 2024, {DATA_SETS[key]}."
     if different:

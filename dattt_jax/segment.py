@@ -17,9 +17,9 @@ from ml_collections import ConfigDict
 from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_of_video, renderings_shape, video_flow
 from dattt_jax.inference import to_mask
-from dattt_jax.input_sizes import Sized, size_check, sized
 from dattt_jax.parallax import parallax_check
 from dattt_jax.progress import Progress
+from dattt_jax.propagation import Propagation
 from dattt_jax.segment_progress import (
     LOGITS,
     SavedRun,
@@ -31,7 +31,7 @@ from dattt_jax.segment_progress import (
     start_network,
 )
 from dattt_jax.stopwatch import Stopwatch, TimedClip
-from dattt_jax.ttt import SOURCE, Strategy, create_strategy
+from dattt_jax.ttt import SOURCE, Engine, Strategy, create_strategy
 from dattt_jax.ttt import Progress as EngineProgress
 from dattt_jax.ttt.monitor import frame_report, summarize
 from dattt_jax.ttt.objectives import Variables
@@ -40,7 +40,6 @@ from dattt_jax.visualize import overlay
 from input_pipeline.background import BackgroundWorker
 from input_pipeline.clip import PairClip
 from input_pipeline.flow import FlowMethod, RenderingSource
-from input_pipeline.flow.nearby import NearbyFlow
 from input_pipeline.images import read_mask
 from input_pipeline.video_io import Video, open_video
 from input_pipeline.writers import VideoWriter, remove_leftovers, write_json, write_mask, write_probability
@@ -79,24 +78,20 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     logging.info("%s: %d frames of %dx%d, %s", config.segment.input, len(video), *video.frame_size[::-1],
                  f"{strategy.steps} steps of {config.ttt.objective} a frame ({config.ttt.strategy})"
                  if strategy.steps else "no adaptation")
-    network, adapts = start_network(config), strategy.steps > 0
-    run, sizes = sized(config, network, adapts=adapts), size_check(config, network, adapts=adapts)
+    network = start_network(config)
+    propagation = network.propagation(config.propagation, config.primary_share)
+    engine = network.engine(config.ttt, adapts=strategy.steps > 0)
     claimed = _claim(workdir, clip_path(config))
-    with watch.measure("probes"):
-        wanted = range(_length(config, video))
-        if sizes:
-            looked = flow if isinstance(flow, RenderingSource) else NearbyFlow([flow], (1,))
-            probes = looked.renderings(video, config.flow.last_frame, sizes.probed(wanted))
-            run = sizes.best(probes, network.variables)
-        if check:
-            flow = check.flow(flow, video, wanted, run.engine, network.variables)
-            if flow is check.both:
-                logging.info("the camera's motion shows depth: flow without parallax counts, too")
-    saved = SavedRun(workdir, run_settings(config, video, flow, run.input_size), network.variables,
+    if check:
+        with watch.measure("parallax"):
+            flow = check.flow(flow, video, range(_length(config, video)), engine, network.variables)
+        if flow is check.both:
+            logging.info("the camera's motion shows depth: flow without parallax counts, too")
+    saved = SavedRun(workdir, run_settings(config, video, flow), network.variables,
                      config.segment.save_every_s)
     if claimed:
         _remove_stale(config, workdir, video)
-    _write_masks(config, workdir, video, flow, network.variables, run, strategy, watch, saved)
+    _write_masks(config, workdir, video, flow, network.variables, engine, strategy, propagation, watch, saved)
     losses = {name: record.losses for name, record in saved.records.items()}
     reports = {name: saved.records[name].report for name in video.frame_names if name in saved.records}
     if config.segment.overlay:
@@ -105,7 +100,7 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     summary = {
         "input": clip_path(config), "finished": True, "frames": len(losses),
         "frame_size": list(video.frame_size), "fps": video.fps, "init": str(config.init),
-        "adapted": str(config.segment.adapted), "input_size": list(run.input_size),
+        "adapted": str(config.segment.adapted), "input_size": list(config.input_size),
         "upsampling": config.upsampling, "propagation": config.propagation,
         "primary_share": config.primary_share, "objective": config.ttt.objective,
         "strategy": config.ttt.strategy, "steps": strategy.steps,
@@ -155,10 +150,9 @@ def _length(config: ConfigDict, video: Video) -> int:
 
 
 def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMethod | RenderingSource,
-                 variables: Variables, run: Sized, strategy: Strategy, watch: Stopwatch, saved: SavedRun
-                 ) -> None:
+                 variables: Variables, engine: Engine, strategy: Strategy, propagation: Propagation | None,
+                 watch: Stopwatch, saved: SavedRun) -> None:
     """Adapts to the video and writes its masks; `saved` knows the frames then."""
-    engine, propagation = run.engine, run.propagation
     learns = propagation is not None and engine.learns_predictions(strategy)
     shown = {"image": np.zeros((1, *video.frame_size, 3), np.uint8),
              "flow": np.zeros((1, *renderings_shape(flow, video.frame_size)), np.uint8)}
@@ -240,18 +234,18 @@ def write_overlay(video: Video, workdir: Path, names: set[str]) -> None:
 def _seconds(watch: Stopwatch, total: float) -> dict[str, float]:
     """Where the `total` seconds went.
 
-    `probes`, `source`, `compile`, `wait_input`, `ttt`, `predict`, `wait_write`, `propagate` and `overlay`
-    follow one another and make up the total with start-up; in `probes` a few frames are predicted, to find
-    the input size and whether to look without parallax, too; `source` is a first pass, in which the unadapted
-    network predicts what there is to learn. `decode`, `flow` and `write` are what two other threads were busy
-    with meanwhile; where the network had to wait for them, that is `wait_input` and `wait_write`. A frame's
-    steps and its prediction are one program: `predict` is the time of one prediction, run afterwards, times
-    the frames, and `ttt` the rest of the time spent waiting for the network (nothing, without steps).
+    `parallax`, `source`, `compile`, `wait_input`, `ttt`, `predict`, `wait_write`, `propagate` and `overlay`
+    follow one another and make up the total with start-up; `parallax` is the check of a few frames, `source`
+    a first pass, in which the unadapted network predicts what there is to learn. `decode`, `flow` and `write`
+    are what two other threads were busy with meanwhile; where the network had to wait for them, that is
+    `wait_input` and `wait_write`. A frame's steps and its prediction are one program: `predict` is the time
+    of one prediction, run afterwards, times the frames, and `ttt` the rest of the time spent waiting for the
+    network (nothing, without steps).
     """
     spent = watch.seconds
     waited = max(spent["network"] - spent["wait_input"], 0.0)
     predict = min(spent.get("predict", waited), waited)
-    seconds = {"probes": spent["probes"], "source": spent["source"], "compile": spent["compile"],
+    seconds = {"parallax": spent["parallax"], "source": spent["source"], "compile": spent["compile"],
                "wait_input": spent["wait_input"], "ttt": waited - predict, "predict": predict,
                "wait_write": spent["wait_write"], "propagate": spent["propagate"],
                "overlay": spent["overlay"], "decode": spent["decode"],

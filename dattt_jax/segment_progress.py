@@ -87,14 +87,13 @@ def clip_path(config: ConfigDict) -> str:
     return os.path.abspath(config.segment.input)
 
 
-def run_settings(config: ConfigDict, video: Video, flow: FlowMethod | RenderingSource,
-                 input_size: tuple[int, int]) -> dict[str, Any]:
+def run_settings(config: ConfigDict, video: Video, flow: FlowMethod | RenderingSource) -> dict[str, Any]:
     """What the masks of a run depend on beside the source weights, by the names of fields of `config`."""
     clip = clip_path(config)
     return {"segment.input": [clip, os.stat(clip).st_mtime_ns, len(video), *video.frame_size],
             "segment.save_probability": config.segment.save_probability,
             "flow": [flow.identity, config.flow.last_frame], "ttt": config.ttt.to_dict() | {"chunk": 0},
-            "model": config.model.to_dict(), "input_size": list(input_size),
+            "model": config.model.to_dict(), "input_size": list(config.input_size),
             "upsampling": config.upsampling, "propagation": config.propagation,
             "primary_share": config.primary_share, "seed": config.seed}
 

@@ -1,14 +1,6 @@
-"""How sure a network is of the object that it sees, and which frames tell it of a video. Not in the paper."""
-
-from collections.abc import Sequence
+"""How sure a network is of the object that it sees in a frame. Not in the paper."""
 
 import numpy as np
-
-
-def probed_frames(indices: Sequence[int], count: int) -> set[int]:
-    """At most `count` of the frames `indices` of a video, ascending numbers, spread evenly over them."""
-    count = min(count, len(indices))
-    return {indices[(2 * i + 1) * len(indices) // (2 * count)] for i in range(count)}
 
 
 def sureness(probability: np.ndarray) -> float:

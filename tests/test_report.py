@@ -135,9 +135,6 @@ def test_the_ground_truth_is_described_as_the_protocol_decodes_it(tmp_path):
     every["eval"]["frames"] = "all"
     page = Page(written(tmp_path / "report.html", results, details, settings=every))
     assert "frames all (paper: annotated)" in page.text
-    every |= {"input_size": [512, 512], "input_sizes": [[320, 320], [512, 512]]}
-    page = Page(written(tmp_path / "report.html", results, details, settings=every))
-    assert "input size 320 × 320 or 512 × 512 (paper: 512 × 512)" in page.text
 
 
 def test_the_page_stands_alone_and_names_are_escaped(tmp_path):

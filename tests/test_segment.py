@@ -85,7 +85,7 @@ def test_every_frame_gets_a_mask_of_its_name_and_size(config, clip, tmp_path):
                                                           "summary.json"]
     assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(summary))
     seconds = summary["seconds"]
-    one_after_the_other = ["probes", "source", "compile", "wait_input", "ttt", "predict", "wait_write",
+    one_after_the_other = ["parallax", "source", "compile", "wait_input", "ttt", "predict", "wait_write",
                            "propagate", "overlay"]
     assert list(seconds) == [*one_after_the_other, "decode", "flow", "write", "total"]
     assert seconds["ttt"] == 0 and min(seconds.values()) >= 0

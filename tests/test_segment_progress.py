@@ -30,10 +30,10 @@ def _tiny_backbone_compiled_once(tiny_backbones):
     """Runs share their engines: what each compiles is the same."""
     engines = {}
 
-    def engine(self, ttt, *, adapts, per_step, original=Network.engine):
-        key = (ttt.objective, ttt.policy, ttt.chunk, adapts, per_step)
+    def engine(self, ttt, *, adapts, original=Network.engine):
+        key = (ttt.objective, ttt.policy, ttt.chunk, adapts)
         if key not in engines:
-            engines[key] = original(self, ttt, adapts=adapts, per_step=per_step)
+            engines[key] = original(self, ttt, adapts=adapts)
         return engines[key]
 
     with pytest.MonkeyPatch.context() as patch:
