@@ -27,7 +27,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="dattt_jax_test_programs_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-# Without LLVM's optimisations compiling takes half as long, and results differ by rounding alone. Tests
+# Without LLVM's optimisations compiling takes half as long, and results differ by rounding alone. Most tests
 # against numbers of the authors ask for the programs that users get: the fixture `optimised`.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -72,6 +72,32 @@ def _shrink(monkeypatch):
     from dattt_jax.models import mit
 
     monkeypatch.setitem(mit.MIT_SIZES, "mit_b0", tiny.SIZES)
+
+
+@pytest.fixture(scope="module")
+def shared_engines():
+    """Runs of a file share the programs of what is set alike: each is traced and compiled once."""
+    from dattt_jax.inference import Network
+
+    made = {}
+
+    def shared(name, *free):
+        original = getattr(Network, name)
+
+        def method(self, *args, **kwargs):
+            settings = [{k: v for k, v in arg.to_dict().items() if k not in free}
+                        if hasattr(arg, "to_dict") else arg for arg in args]
+            key = (name, self.model, self.input_size, self.upsampling, self.look, repr(settings), repr(kwargs))
+            if key not in made:
+                made[key] = original(self, *args, **kwargs)
+            return made[key]
+
+        return method
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Network, "engine", shared("engine", "strategy", "steps", "groups", "window"))
+        patch.setattr(Network, "propagation", shared("propagation"))
+        yield
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ from golden import recipe
 
 from dattt_jax import augment
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 _GOLDEN = Path(__file__).parent / "golden"
 PMD = np.load(_GOLDEN / "pmd.npz")
 GEOMETRY = np.load(_GOLDEN / "geometry.npz")
@@ -59,6 +57,7 @@ def test_bgr_to_hsv_equals_opencv_exactly():
     np.testing.assert_array_equal(hsv, PMD["hsv_bgr2hsv"])
 
 
+@pytest.mark.usefixtures("optimised")
 def test_hsv_to_bgr_equals_opencv_exactly():
     h, s, v = np.moveaxis(PMD["hsv_in_hsv"].astype(np.int32), -1, 0)
     bgr = jnp.stack(jax.jit(augment._hsv_to_bgr)(h, s, v), axis=-1)
@@ -80,6 +79,7 @@ def _fused_hsv_to_bgr(h, s, v):
             np.choose(sector, (high, middle, low, low, middle, high)))
 
 
+@pytest.mark.usefixtures("optimised")
 def test_hsv_to_bgr_for_every_saturation_and_value():
     h, s, v = np.meshgrid(np.arange(1, 180, 7), np.arange(256), np.arange(256), indexing="ij")
     result = jax.jit(augment._hsv_to_bgr)(h, s, v)

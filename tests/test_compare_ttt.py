@@ -14,6 +14,8 @@ from dattt_jax.errors import UserError
 from dattt_jax.ttt import STRATEGIES, create_objective
 from dattt_jax.ttt.task import Task
 
+pytestmark = pytest.mark.usefixtures("shared_engines")
+
 
 def tiny_config():
     config, small = compare_ttt.get_config(), tiny.tiny_config()

@@ -20,8 +20,6 @@ from input_pipeline.depth.lite_mono import LITE_MONO_SIZES
 from input_pipeline.depth.network_depth import NetworkDepth, resize_map
 from input_pipeline.depth.networks import depth_network, depth_shapes
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 GOLDEN = load("depth")
 KEYS = json.loads((FOLDER / "depth_keys.json").read_text())
 # Our name -> the golden's, the size compared, parameters of encoder and decoder that are used.

@@ -24,6 +24,8 @@ from dattt_jax.ttt.budget import StepBudget
 from dattt_jax.ttt.session import Session
 from input_pipeline.images import read_mask
 
+pytestmark = pytest.mark.usefixtures("shared_engines")
+
 FRAMES = 5
 
 

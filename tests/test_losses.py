@@ -9,8 +9,6 @@ from parity import check
 
 from dattt_jax.losses import binary_cross_entropy, silog, soft_jaccard
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 
 def test_binary_cross_entropy_is_the_log_likelihood_and_never_overflows():
     logits = jnp.array([0.0, 2.0, -3.0, 500.0, -500.0])

@@ -13,7 +13,7 @@ from parity import check
 
 from dattt_jax.convert import variable_shapes
 from dattt_jax.errors import UserError
-from dattt_jax.models import BACKBONES, create_model, encode
+from dattt_jax.models import create_model, encode
 from dattt_jax.models.encode import apply_in_pieces, encode_image
 
 VARIANTS = [("mit_b1", arch) for arch in ("alpha+beta", "alpha", "beta", "basic", "nodepth")]
@@ -21,8 +21,9 @@ VARIANTS.append(("swin_tiny", "alpha+beta"))
 
 
 @pytest.mark.usefixtures("optimised")
-@pytest.mark.parametrize(("backbone", "arch"), VARIANTS)
-@pytest.mark.parametrize("shape", [(1, 3, 512, 512), (2, 3, 192, 256)])
+@pytest.mark.parametrize(("backbone", "arch", "shape"), [
+    *((*variant, (2, 3, 192, 256)) for variant in VARIANTS),
+    *((backbone, "alpha+beta", (1, 3, 512, 512)) for backbone in ("mit_b1", "swin_tiny"))])
 def test_logits_equal_the_authors(backbone, arch, shape):
     model, variables = golden_model(backbone, arch)
     golden = load(f"eval_{backbone}_{arch}")
@@ -35,7 +36,7 @@ def test_logits_equal_the_authors(backbone, arch, shape):
         check(f"{backbone}: {name} logits, evaluation", logits, nhwc(golden[f"{tag}/{name}_f64"]), atol=3e-5)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ["mit_b0", "swin_t"])
 def test_any_size_gives_logits_at_a_quarter(backbone):
     config = ConfigDict({"backbone": backbone, "depth": True, "modulation": "alpha+beta"})
     model = create_model(config)
@@ -102,8 +103,8 @@ def same_with_gradients(function, variables, ways):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("at_once", "images"), [(2, 4), (1, 3)])  # (1, 3) leaves a rest
-def test_encoding_in_pieces_gives_the_same_features_and_gradients(tiny_backbone, at_once, images):
+def test_encoding_in_pieces_gives_the_same_features_and_gradients(tiny_backbone):
+    at_once, images = 2, 6  # two calls of two side by side, and a rest of one call
     config = ConfigDict({"backbone": "mit_b0", "depth": True, "modulation": "basic", "drop_path": 0.5})
     model, variables = create_model(config), random_variables(config)
     batch = jax.random.normal(jax.random.key(1), (images, 32, 32, 3))
@@ -115,7 +116,7 @@ def test_encoding_in_pieces_gives_the_same_features_and_gradients(tiny_backbone,
     same_with_gradients(features, variables, (None, at_once))
 
 
-@pytest.mark.parametrize(("depth", "modulation"), [(True, "alpha+beta"), (True, "basic"), (False, "basic")])
+@pytest.mark.parametrize(("depth", "modulation"), [(True, "alpha+beta"), (False, "basic")])
 def test_the_network_in_pieces_is_the_network(tiny_backbone, monkeypatch, depth, modulation):
     """Of a training step: the same logits and gradients as in one call, BatchNorm seeing the whole batch."""
     config = ConfigDict({"backbone": "mit_b0", "depth": depth, "modulation": modulation, "drop_path": 0.0,

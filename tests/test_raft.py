@@ -19,8 +19,6 @@ from input_pipeline.flow.raft import RAFT_SIZES, Raft, convex_upsample
 from input_pipeline.flow.raft_flow import raft_shapes
 from input_pipeline.nets import upsample
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 GOLDEN = load("raft")
 NETWORKS = ("raft_small", "raft_large")
 # Of the golden's README; the reference's own float noise is a third of it or less.

@@ -24,6 +24,8 @@ from input_pipeline.flow import create_flow, flow_renderings
 from input_pipeline.video_io import open_video
 from input_pipeline.writers import VideoWriter
 
+pytestmark = pytest.mark.usefixtures("shared_engines")
+
 SIZE = (45, 70)
 FRAMES = 5
 

@@ -17,28 +17,13 @@ from video_trees import moving_frames
 from dattt_jax import segment as segment_module
 from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
-from dattt_jax.inference import Network
 from dattt_jax.segment_progress import pairs_from
 from input_pipeline.flow import create_flow, flow_renderings
 
+pytestmark = pytest.mark.usefixtures("tiny_backbones", "shared_engines")
+
 FRAMES = 6
 CHILD = Path(__file__).parent / "segment_child.py"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tiny_backbone_compiled_once(tiny_backbones):
-    """Runs share their engines: what each compiles is the same."""
-    engines = {}
-
-    def engine(self, ttt, *, adapts, original=Network.engine):
-        key = (ttt.objective, ttt.policy, ttt.chunk, adapts)
-        if key not in engines:
-            engines[key] = original(self, ttt, adapts=adapts)
-        return engines[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Network, "engine", engine)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +72,7 @@ def written(workdir):
 
 
 @pytest.mark.parametrize(("strategy", "policy", "chunk"), [
-    ("base", "off", 2), ("mwi", "watch", 1), ("window", "off", 1), ("ltv", "off", 1),
-    ("grouped_ltv", "off", 1)])
+    ("base", "off", 2), ("mwi", "watch", 1), ("window", "off", 1), ("grouped_ltv", "off", 1)])
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(fields, tmp_path, caplog, strategy, policy, chunk):
     fields = fields | {"ttt.strategy": strategy, "ttt.policy": policy}
     whole = run(fields, tmp_path / "whole", **{"segment.save_every_s": 0.0})
@@ -106,8 +90,8 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(fields, tmp_path, caplo
     assert not (tmp_path / "cut" / "progress.npz").exists()
 
 
-@pytest.mark.parametrize("after", [3, FRAMES + 2])  # while frames are predicted, and while masks propagate
-@pytest.mark.parametrize("objective", ["tent_bn", "self_training"])  # which learns what was propagated
+@pytest.mark.parametrize(("objective", "after"), [  # while frames are predicted, and while masks propagate
+    ("tent_bn", 3), ("self_training", 3), ("self_training", FRAMES + 2)])  # which learns what was propagated
 def test_propagation_goes_on_too(fields, tmp_path, objective, after):
     fields = fields | {"propagation": 0.9, "primary_share": 0.2, "ttt.objective": objective}
     whole = run(fields, tmp_path / "whole")

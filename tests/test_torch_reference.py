@@ -20,8 +20,6 @@ import torch_reference  # noqa: E402
 
 from dattt_jax.convert import from_torch  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 GOLDEN_NAMES = {"mit_b1": "mit_b1", "swin_t": "swin_tiny"}
 # Videos of the golden end-to-end run and how many frames each has.
 VIDEOS = {"ant": 3, "bee": 4}

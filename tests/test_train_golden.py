@@ -19,7 +19,7 @@ from torch_layout import to_torch
 
 from dattt_jax.train_step import create_optimizer, loss_fn
 
-pytestmark = pytest.mark.usefixtures("optimised")
+pytestmark = pytest.mark.exact
 
 _DEPTH_WEIGHT = 0.1
 _FLIP = 1e-3  # relative change of a gradient norm by a flipped ReLU

@@ -111,7 +111,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, weight
     log = tmp_path / "cut" / "train_log.jsonl"
 
     def run(workdir):
-        request = {"workdir": str(workdir), "init": weights, "steps": 20}
+        request = {"workdir": str(workdir), "init": weights, "steps": 12}
         print(json.dumps(request), file=server.stdin, flush=True)
         return int(server.stdout.readline())
 
@@ -133,7 +133,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, weight
     try:
         run(tmp_path / "whole")
         assert status() == 0
-        kills = [kill_after(run(tmp_path / "cut"), new_lines) for new_lines in (0, 3, 0, 4, 1, 2)]
+        kills = [kill_after(run(tmp_path / "cut"), new_lines) for new_lines in (0, 3, 1, 2)]
         steps = {p.name for p in (tmp_path / "cut" / "checkpoints").iterdir() if p.name.isdecimal()}
         assert steps
         for step in steps:  # whatever has a step's name can be read
@@ -143,9 +143,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, weight
     finally:
         server.kill()
         server.communicate()
-    assert sum(kills) >= 4
+    assert sum(kills) >= 3
     expected, found = (load_variables(tmp_path / name, model) for name in ("whole", "cut"))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     losses = [{(line["step"], line["loss"]) for line in lines(tmp_path / name)} for name in ("whole", "cut")]
-    assert {step for step, _ in losses[0]} == set(range(1, 21))
+    assert {step for step, _ in losses[0]} == set(range(1, 13))
     assert losses[1] <= losses[0]  # a resumed run logs again what it does again, and that was the same

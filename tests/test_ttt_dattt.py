@@ -221,13 +221,13 @@ def test_self_training_is_taught_by_all_flows_and_sees_one():
     several = one | {"flow": np.stack([one["flow"], two["flow"]])}
     logits = jax.jit(task.mask_logits)
     alone = [logits(variables, one | {"flow": flow})[0] for flow in several["flow"]]
-    label = objective.label(variables, several)
+    label = jax.jit(objective.label)(variables, several)
     np.testing.assert_allclose(label, merge_flows(np.stack(alone)), rtol=1e-4, atol=1e-5)
     assert np.abs(alone[0] - label).max() > 1e-4
-    looks = create_objective("self_training", Task(model, SIZE, 2, look=1)).label(variables, several)
+    looks = jax.jit(create_objective("self_training", Task(model, SIZE, 2, look=1)).label)(variables, several)
     np.testing.assert_allclose(looks, np.minimum(*alone), rtol=1e-4, atol=1e-5)
     guided_task = Task(model, SIZE, 2, upsampling="guided")
-    guided_label = create_objective("self_training", guided_task).label(variables, several)
+    guided_label = jax.jit(create_objective("self_training", guided_task).label)(variables, several)
     refined = guided.refine(prepare(several["image"][None], SIZE), jax.nn.sigmoid(label[None, ..., 0]))[0]
     np.testing.assert_allclose(jax.nn.sigmoid(guided_label[..., 0]), refined, atol=1e-5)
     assert np.std(refined - jax.nn.sigmoid(label[..., 0])) > 3e-4

@@ -11,6 +11,8 @@ from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
 from dattt_jax.segment import segment
 
+pytestmark = pytest.mark.usefixtures("shared_engines")
+
 
 @pytest.fixture
 def config(tmp_path, tiny_backbone):

@@ -14,6 +14,7 @@ import sys
 def train_tiny(settings):
     devices = f" --xla_force_host_platform_device_count={settings.get('devices', 1)}"
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + devices
+    sys.modules["tensorboardX"] = None  # as where it is not installed: it imports torch, for seconds
     import optax
     import tiny
     from absl import logging
