@@ -87,7 +87,7 @@ def shared_engines():
         def method(self, *args, **kwargs):
             settings = [{k: v for k, v in arg.to_dict().items() if k not in free}
                         if hasattr(arg, "to_dict") else arg for arg in args]
-            key = (name, self.model, self.input_size, self.upsampling, self.look, repr(settings), repr(kwargs))
+            key = (name, self.model, self.input_size, self.upsampling, self.look, str(settings), str(kwargs))
             if key not in made:
                 made[key] = original(self, *args, **kwargs)
             return made[key]
