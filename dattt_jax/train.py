@@ -254,7 +254,6 @@ class _Unsettled(NamedTuple):
 
     step: int
     metrics: Metrics
-    any_stop: jax.Array
     data_wait_s: float
     samples: np.ndarray
 
@@ -283,7 +282,7 @@ class _Loop:
             self._validate_start(state, data)
         elif step >= total_steps:
             logging.info("nothing left to do: the run has %d of %d steps", step, total_steps)
-        unsettled, agreed, alone = None, False, jax.process_count() == 1
+        unsettled, any_stop, agreed, alone = None, False, False, jax.process_count() == 1
         with StopSignals() as stop, Progress("train", total_steps, unit="step", initial=step) as progress:
             # A process alone stops at once; several when all of them know that one was asked to.
             while step < total_steps and not (stop.received if alone else agreed):
@@ -293,11 +292,12 @@ class _Loop:
                 samples = batch.pop(SAMPLE)
                 if step == first:
                     logging.info("compiling the training step; a stop is heard when its first step is done")
+                before = any_stop
                 state, metrics, any_stop = self.run_step(state, batch, self.key, stop.received is not None)
                 step += 1
                 self._settle(unsettled)  # the step before, while the devices compute this one
-                agreed = unsettled is not None and bool(unsettled.any_stop)
-                unsettled = _Unsettled(step, metrics, any_stop, data_wait_s, samples)
+                agreed = bool(before)
+                unsettled = _Unsettled(step, metrics, data_wait_s, samples)
                 if step % save_steps == 0:
                     self._settle(unsettled)  # nothing that is not finite is saved
                     unsettled = None

@@ -85,7 +85,7 @@ def shared_engines():
         original = getattr(Network, name)
 
         def method(self, *args, **kwargs):
-            settings = [{k: v for k, v in arg.to_dict().items() if k not in free}
+            settings = [{k: v for k, v in arg.to_dict().items() if k not in free} | {"chunk": arg.chunk or 1}
                         if hasattr(arg, "to_dict") else arg for arg in args]
             key = (name, self.model, self.input_size, self.upsampling, self.look, str(settings), str(kwargs))
             if key not in made:

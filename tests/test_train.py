@@ -26,15 +26,16 @@ from input_pipeline.folder_lock import held
 pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 
+_STEPS = []
+
+
 @pytest.fixture
 def shared_step(monkeypatch):
-    """Runs of one test share their compiled step, as they would share the compile cache."""
-    steps = []
-
+    """Runs, all of `started_config`, share their compiled step, as they would share the compile cache."""
     def shared(*args, **kwargs):
-        if not steps:
-            steps.append(parallel_step(*args, **kwargs))
-        return steps[0]
+        if not _STEPS:
+            _STEPS.append(parallel_step(*args, **kwargs))
+        return _STEPS[0]
 
     monkeypatch.setattr(train_module, "parallel_step", shared)
 
@@ -243,7 +244,7 @@ def test_divergence_names_the_step_the_samples_and_the_last_checkpoint(tmp_path)
         log = TrainLog(tmp_path, log_steps=1, batch_size=1, learning_rate_fn=lambda _: 0.0)
         loop = train_module._Loop(None, None, source, store, log, None)
         values = {name: jnp.float32(value) for name, value in metrics.items()}
-        loop._settle(train_module._Unsettled(step, values, False, 0.0, np.array([3, 11])))
+        loop._settle(train_module._Unsettled(step, values, 0.0, np.array([3, 11])))
 
     with CheckpointStore(tmp_path, config.model, keep=1) as store:
         with pytest.raises(UserError, match=r"diverged: loss nan, .* at step 7 \(samples .*3.*, .*11.*\); "

@@ -57,36 +57,12 @@ def assert_close(found, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), found, expected)
 
 
-def test_two_processes_train_the_same_model_as_one(tmp_path, weights):
-    """Then one process of four devices goes on where the two stopped."""
+def test_two_processes_train_the_same_model_as_one_and_stop_together(tmp_path, weights):
+    """A signal to one stops both; then one process of four devices goes on where the two stopped."""
     model = tiny.tiny_config().model
-    alone = start(workdir=str(tmp_path / "alone"), init=weights, steps=6, sgd=True)
-    shared = {"workdir": str(tmp_path / "together"), "init": weights, "steps": 4, "sgd": True,
-              "coordinator": f"127.0.0.1:{free_port()}", "processes": 2}
-    pair = [start(**shared, process=i) for i in range(2)]
-    for process in (alone, *pair):
-        finish(process)
-    assert_close(load_variables(tmp_path / "together", model),
-                 load_variables(tmp_path / "alone" / "checkpoints" / "4", model))
-    losses = [[line["loss"] for line in lines(tmp_path / name)] for name in ("alone", "together")]
-    np.testing.assert_allclose(losses[1], losses[0][:4], rtol=1e-5)
-    assert len(losses[1]) == 4  # one process of the two writes the log
-
-    # The checkpoint of two processes is read by one on four devices, which goes on with the data they left.
-    output = finish(start(workdir=str(tmp_path / "together"), init=weights, steps=6, devices=4, sgd=True))
-    assert "resuming from" in output
-    assert_close(load_variables(tmp_path / "together", model), load_variables(tmp_path / "alone", model))
-
-
-def test_a_coordinator_that_nobody_starts_is_told(monkeypatch):
-    monkeypatch.setattr(parallel, "_JOIN_S", 0.1)
-    with pytest.raises(UserError, match=r"--coordinator=127\.0\.0\.1:\d+: process 0 does not answer"):
-        parallel.join_processes(f"127.0.0.1:{free_port()}", 2, 1)
-
-
-def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path, weights):
-    shared = {"workdir": str(tmp_path / "together"), "init": weights, "steps": 100000,
-              "coordinator": f"127.0.0.1:{free_port()}", "processes": 2}
+    settings = {"init": weights, "sgd": True, "save_steps": 1}
+    shared = settings | {"workdir": str(tmp_path / "together"), "steps": 100000,
+                         "coordinator": f"127.0.0.1:{free_port()}", "processes": 2}
     pair = [start(**shared, process=i) for i in range(2)]
     log = tmp_path / "together" / "train_log.jsonl"
     deadline = time.monotonic() + 240
@@ -97,9 +73,26 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path, weights):
     first, second = map(finish, pair)
     assert "stopped by another process after step" in first
     assert "stopped by SIGTERM after step" in second
-    steps = [output.split("after step ")[1].split()[0] for output in (first, second)]
-    assert steps[0] == steps[1]
-    assert str(max(int(p.name) for p in (tmp_path / "together" / "checkpoints").iterdir())) == steps[0]
+    steps = [int(output.split("after step ")[1].split()[0]) for output in (first, second)]
+    assert steps[0] == steps[1] == max(int(p.name) for p in (tmp_path / "together/checkpoints").iterdir())
+
+    finish(start(**settings, workdir=str(tmp_path / "alone"), steps=steps[0] + 1))
+    assert_close(load_variables(tmp_path / "together", model),
+                 load_variables(tmp_path / "alone" / "checkpoints" / str(steps[0]), model))
+    losses = [[line["loss"] for line in lines(tmp_path / name)] for name in ("alone", "together")]
+    np.testing.assert_allclose(losses[1], losses[0][:-1], rtol=1e-5)
+    assert len(losses[1]) == steps[0]  # one process of the two writes the log
+
+    # The checkpoint of two processes is read by one on four devices, which goes on with the data they left.
+    output = finish(start(**settings, workdir=str(tmp_path / "together"), steps=steps[0] + 1, devices=4))
+    assert "resuming from" in output
+    assert_close(load_variables(tmp_path / "together", model), load_variables(tmp_path / "alone", model))
+
+
+def test_a_coordinator_that_nobody_starts_is_told(monkeypatch):
+    monkeypatch.setattr(parallel, "_JOIN_S", 0.1)
+    with pytest.raises(UserError, match=r"--coordinator=127\.0\.0\.1:\d+: process 0 does not answer"):
+        parallel.join_processes(f"127.0.0.1:{free_port()}", 2, 1)
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, weights):

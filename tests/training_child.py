@@ -1,9 +1,10 @@
 """What the process tests start: training of the tiny network in a process of its own.
 
-Arguments: settings as JSON: `workdir`, `init`, `steps`, `devices`, `sgd` (in place of AdamW, which makes
-whole steps of the rounding errors of gradients that are zero), and for several processes `coordinator`,
-`processes`, `process`. With `serve` in place of settings it reads workdirs from standard input and trains in
-a forked child for each, whose number it prints: modules are imported once, JAX starts in the child.
+Arguments: settings as JSON: `workdir`, `init`, `steps`, `save_steps`, `devices`, `sgd` (in place of AdamW,
+which makes whole steps of the rounding errors of gradients that are zero), and for several processes
+`coordinator`, `processes`, `process`. With `serve` in place of settings it reads workdirs from standard input
+and trains in a forked child for each, whose number it prints: modules are imported once, JAX starts in the
+child.
 """
 
 import json
@@ -31,7 +32,8 @@ def train_tiny(settings):
     config = tiny.tiny_config()
     config.init = settings["init"]
     config.model.drop_path = 0.2
-    config.train.update({"steps": settings["steps"], "save_steps": 2, "log_steps": 1})
+    config.train.update({"steps": settings["steps"], "save_steps": settings.get("save_steps", 2),
+                         "log_steps": 1})
     if settings.get("sgd"):
         train_module.create_optimizer = lambda learning_rate, weight_decay: optax.sgd(0.05)
     train_module.train(config, settings["workdir"])
