@@ -33,7 +33,7 @@ segment: $(VENV)/installed
 	$(BOX):$(OBJECTIVE) --mode=segment --config.segment.input="$$clip" --config.ttt.strategy=$(STRATEGY) \
 		--workdir="runs/segment/$$(basename "$$clip")"
 
-# Tests of numbers to the last bit, and against the authors', run with the programs that users get, the others with
+# Tests of numbers to the last bit, and of whole networks against the authors', run by themselves, the others with
 # programs that compile in half the time (tests/conftest.py).
 test: lint
 	COMPILE_QUICKLY=1 $(PYTEST) -m "not exact"

@@ -44,7 +44,7 @@ _FIRST = ("test_train_processes.py", "test_train_step.py", "test_segment_progres
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Files of `_FIRST` in front, in their order; tests with the programs of users are marked."""
+    """Files of `_FIRST` in front, in their order; tests with the programs of users are `exact`."""
     for item in items:
         if "optimised" in item.fixturenames:
             item.add_marker("exact")
