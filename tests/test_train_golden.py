@@ -19,8 +19,6 @@ from torch_layout import to_torch
 
 from dattt_jax.train_step import create_optimizer, loss_fn
 
-pytestmark = pytest.mark.exact
-
 _DEPTH_WEIGHT = 0.1
 _FLIP = 1e-3  # relative change of a gradient norm by a flipped ReLU
 
@@ -60,6 +58,7 @@ def check_buffers(batch_stats, golden, step, shapes, tolerance):
         np.testing.assert_allclose(value, golden[f"buf_step{step}/{name}_f64"], atol=tolerance)
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize(("backbone", "later_loss"), [("mit_b1", 5e-6), ("swin_tiny", 5e-5)])
 def test_three_steps_equal_the_authors(backbone, later_loss):
     arch = "alpha+beta"
