@@ -27,8 +27,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="dattt_jax_test_programs_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-# Without LLVM's optimisations compiling takes half as long, and results differ by rounding alone. Most tests
-# against numbers of the authors ask for the programs that users get: the fixture `optimised`.
+# Without LLVM's optimisations compiling takes half as long, and results differ by rounding alone. Tests
+# that ask for the programs that users get, whole networks against the authors' among them, take the fixture
+# `optimised`.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -76,7 +77,10 @@ def _shrink(monkeypatch):
 
 @pytest.fixture(scope="module")
 def shared_engines():
-    """Runs of a file share the programs of what is set alike: each is traced and compiled once."""
+    """Runs of a file share the programs of what is set alike: each is traced and compiled once.
+
+    On a CPU `config.ttt.chunk` of 0 is 1; what makes a strategy comes with the run, not with the engine.
+    """
     from dattt_jax.inference import Network
 
     made = {}

@@ -105,8 +105,8 @@ def test_training_equals_the_authors():
 
 @pytest.mark.usefixtures("_whole_vectors")
 @pytest.mark.parametrize(("strategy", "golden_name"), [
-    ("base", "baseline"), ("n", "videottt_ttt_n"), ("mwi", "videottt_ttt_mwi"),
-    ("grouped_ltv", "videottt_group_ttt_ltv")])
+    ("base", "baseline"), ("n", "videottt_ttt_n"), ("mwi", "videottt_ttt_mwi"), ("ltv", "videottt_ttt_ltv"),
+    ("grouped_mwi", "videottt_group_ttt_mwi"), ("grouped_ltv", "videottt_group_ttt_ltv")])
 def test_loops_equal_the_authors(strategy, golden_name):
     """Losses and J of every step, in the order the authors' functions compute them."""
     golden, network = load("e2e"), model("mit_b1")
