@@ -9,6 +9,7 @@ import pytest
 from dattt_jax.errors import UserError
 from input_pipeline.flow import create_flow, flow_renderings, flow_to_rgb
 from input_pipeline.flow.colorwheel import COLORWHEEL
+from input_pipeline.flow.neighbours import neighbour_motion
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -47,10 +48,23 @@ def test_dis_refuses_tiny_frames():
         create_flow()(image, image)
 
 
-def test_dis_refuses_frames_that_its_pyramid_has_no_room_for():
-    image = textured(13, 1000)
-    with pytest.raises(UserError, match=r"1000x13 .*too narrow for flow 'dis': crop them"):
+@pytest.mark.parametrize("size", [(13, 1000), (13, 40), (31, 80), (31, 4000)])
+def test_dis_refuses_frames_that_its_pyramid_has_no_room_for(size):
+    image = textured(*size)
+    with pytest.raises(UserError, match=rf"{size[1]}x{size[0]} .*too narrow for flow 'dis': crop them"):
         create_flow()(image, image)
+
+
+@pytest.mark.parametrize("size", [(40, 13), (16, 79), (15, 39), (32, 4000)])
+def test_dis_takes_frames_that_it_just_has_room_for(size):
+    assert np.isfinite(create_flow()(*shifted_pair(*size, 1, 0))).all()
+
+
+def test_long_frames_are_not_made_too_flat():
+    pair = shifted_pair(40, 2000, 4, 0)
+    assert abs(np.median(create_flow("dis", side=360)(*pair)[..., 0]) - 4) < 0.3
+    (motion,) = neighbour_motion(pair, (48, 48))
+    assert abs(np.median(motion[0, ..., 0]) - 4 * 48 / 2000) < 0.02
 
 
 @pytest.mark.parametrize("side", [60, 90, 240])
@@ -70,8 +84,8 @@ def test_dis_makes_long_frames_at_most_four_times_as_long_as_the_side(monkeypatc
     sizes, resize = [], cv2.resize
     monkeypatch.setattr(cv2, "resize", lambda image, size, **way: sizes.append(tuple(size)) or resize(
         image, size, **way))
-    assert create_flow("dis", side=50)(*shifted_pair(32, 400, 1, 0)).shape == (32, 400, 2)
-    assert sizes == [(200, 16), (200, 16), (400, 32)]
+    assert create_flow("dis", side=100)(*shifted_pair(64, 640, 1, 0)).shape == (64, 640, 2)
+    assert sizes == [(400, 40), (400, 40), (640, 64)]
 
 
 def test_dis_forgets_what_came_before():

@@ -1,5 +1,7 @@
 """Optical flow by dense inverse search, through OpenCV, on the CPU."""
 
+import math
+
 import cv2
 import numpy as np
 
@@ -7,6 +9,8 @@ from dattt_jax.errors import UserError
 from input_pipeline.flow.stabilize import stabilized as without_camera
 
 MIN_SIDE = 12
+SAFE_HEIGHT = 32  # from here on, frames may be as wide as they like; less can be too flat, see `_is_too_flat`
+_PATCH = 8  # pixels a side, of the preset
 _LONGEST = 4  # times as long as the shorter one may the longer side be made
 
 
@@ -45,23 +49,33 @@ class DisFlow:
             raise UserError(f"frames of {size} are too small for flow 'dis'; it needs {MIN_SIDE} pixels on "
                             "both sides")
         grays = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (image0, image1)]
-        scale = min(self._side / min(grays[0].shape), _LONGEST * self._side / max(grays[0].shape)) or 1.0
+        scale = self._scale(*grays[0].shape)
         if scale != 1:
             grays = [_resized(gray, scale) for gray in grays]
+        if _is_too_flat(*grays[0].shape):
+            raise UserError(f"frames of {size} are too narrow for flow 'dis': crop them, or name another "
+                            "config.flow.method")
         # A new object each time: OpenCV's own changes its settings for good when it meets a frame
         # that is small, so results would depend on what was computed before.
-        dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        try:
-            flow = dis.calc(*grays, None)
-        except cv2.error as error:
-            if error.code != cv2.Error.StsAssert:
-                raise
-            # Halved until the width is a few pixels, nothing is left of the height.
-            raise UserError(f"frames of {size} are too narrow for flow 'dis': crop them, or name another "
-                            "config.flow.method") from error
+        flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grays, None)
         if self._stabilized:
             flow = without_camera(flow, parallax=self._parallax)
         return flow if scale == 1 else _flow_of_size(flow, image0.shape[:2])
+
+    def _scale(self, height: int, width: int) -> float:
+        if not self._side:
+            return 1.0
+        shorter, longer = sorted((height, width))
+        scale = min(self._side / shorter, _LONGEST * self._side / longer)
+        return max(scale, min(1.0, SAFE_HEIGHT / shorter))
+
+
+def _is_too_flat(height: int, width: int) -> bool:
+    """Whether OpenCV, which halves a small frame as often as its width allows, leaves a patch too few rows.
+
+    It reads beyond the frame then. Tried with heights from 12 and widths to 4,000 pixels.
+    """
+    return height < SAFE_HEIGHT and height >> max(0, int(math.log2(width / 20))) < _PATCH <= width / 5
 
 
 def _resized(gray: np.ndarray, scale: float) -> np.ndarray:
