@@ -18,6 +18,7 @@ def tiny_config():
     config.model.decoder_features = 8
     config.train.update({"batch_size": 4, "synthetic_samples": 12, "epochs": 2, "save_steps": 4,
                          "log_steps": 2})
+    config.synthetic.texture_pool = 1  # textures are nine tenths of the time that a small sample takes
     return config
 
 

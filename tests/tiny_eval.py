@@ -41,6 +41,7 @@ def tiny_config(weights):
     (weights / "variables").mkdir(parents=True, exist_ok=True)
     config = demo.get_config()
     config.synthetic.size, config.synthetic.num_frames = (HEIGHT, WIDTH), 3
+    config.synthetic.texture_pool = 1
     config.ttt.steps = 1
     config.eval.strategies, config.eval.clips, config.eval.devices = ("base", "n"), 2, 1
     config.init = str(weights)
