@@ -86,6 +86,8 @@ class Propagation:
     def of_video(self, count: int, folder: Path, name: str = "") -> "Iterator[VideoPropagation]":
         """What gathers the predictions of a video.
 
+        Its room on disk is taken at once: 680 kB a frame for a grid of 96×96.
+
         Args:
             count: of its frames.
             folder: of its files.
@@ -94,8 +96,11 @@ class Propagation:
         Raises:
             UserError: the disk is full.
         """
-        with ArrayFile(folder, count, self.finer, name=name) as logits:
-            yield VideoPropagation(self, logits, count, folder)
+        shapes = (2, *self.finer, 3), (*self.finer, 2), self.grid
+        with contextlib.ExitStack() as stack:
+            logits = stack.enter_context(ArrayFile(folder, count, self.finer, name=name))
+            yield VideoPropagation(self, count, logits, *(
+                stack.enter_context(ArrayFile(folder, count, shape)) for shape in shapes))
 
     @contextlib.contextmanager
     def predicted(self, clip: Frames, results: Iterable[FrameResult],
@@ -139,10 +144,20 @@ class VideoPropagation:
     """Takes the predictions of a video's frames in any order, and gives them back when all are there.
 
     Memory does not depend on the number of frames: the rest is in files. Made by `Propagation.of_video`.
+
+    Args:
+        propagation: what made it.
+        count: of the frames.
+        logits: what is taken, [h, w] per frame on the finer places.
+        motion: of a frame and the next, [2, h, w, 3].
+        gathered: on the way back, [h, w, 2].
+        agreed: logits of both ways, on the network's places.
     """
 
-    def __init__(self, propagation: Propagation, logits: ArrayFile, count: int, folder: Path) -> None:
-        self._propagation, self._logits, self._count, self._folder = propagation, logits, count, folder
+    def __init__(self, propagation: Propagation, count: int, logits: ArrayFile, motion: ArrayFile,
+                 gathered: ArrayFile, agreed: ArrayFile) -> None:
+        self._propagation, self._count, self._logits = propagation, count, logits
+        self._motion, self._gathered, self._agreed = motion, gathered, agreed
 
     def take(self, index: int, probability: np.ndarray) -> None:
         """Remembers the prediction float32 [H, W] of a frame."""
@@ -165,21 +180,20 @@ class VideoPropagation:
         count, grid, finer = self._count, self._propagation.grid, self._propagation.finer
         if not count:
             return
-        with contextlib.ExitStack() as stack:
-            motion, gathered, agreed = (stack.enter_context(ArrayFile(self._folder, count, shape))
-                                        for shape in ((2, *finer, 3), (*finer, 2), grid))
-            for t, pair in enumerate(neighbour_motion(frames(), finer)):
-                motion[t] = pair
-            for t, backward in self._one_way(reversed(range(count)), motion):
-                gathered[t] = backward
-            tubes = Tubes(self._propagation.primary_share)
-            for t, forward in self._one_way(range(count), motion):
-                agreed[t] = _reduced(_both(forward, gathered[t].astype(np.float32), self._own(t)), grid)
-                tubes.add(agreed[t], _reduced(motion[t - 1][0], grid) / (_FINER, _FINER, 1) if t else None)
-            for t in range(count):
-                yield tubes.primary(t, agreed[t].astype(np.float32))
+        for t, pair in enumerate(neighbour_motion(frames(), finer)):
+            self._motion[t] = pair
+        for t, backward in self._one_way(reversed(range(count))):
+            self._gathered[t] = backward
+        tubes = Tubes(self._propagation.primary_share)
+        for t, forward in self._one_way(range(count)):
+            backward = self._gathered[t].astype(np.float32)
+            self._agreed[t] = _reduced(_both(forward, backward, self._own(t)), grid)
+            onward = _reduced(self._motion[t - 1][0], grid) / (_FINER, _FINER, 1) if t else None
+            tubes.add(self._agreed[t], onward)
+        for t in range(count):
+            yield tubes.primary(t, self._agreed[t].astype(np.float32))
 
-    def _one_way(self, order: Iterable[int], motion: ArrayFile) -> Iterator[tuple[int, np.ndarray]]:
+    def _one_way(self, order: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Every frame's number, in that order, and what it gathers."""
         gathered, before = None, None
         for t in order:
@@ -187,7 +201,7 @@ class VideoPropagation:
             if before is None:
                 gathered = own
             else:  # a pair's motion is with its earlier frame: from that to the later one, and back
-                to_before = motion[min(t, before)][int(before < t)].astype(np.float32)
+                to_before = self._motion[min(t, before)][int(before < t)].astype(np.float32)
                 gathered = follow(own, gathered, to_before, self._propagation.share)
             before = t
             yield t, gathered

@@ -1,5 +1,7 @@
 """Masks that agree over time: the motion they follow, what a frame gathers in closed form."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -192,6 +194,19 @@ def test_nothing_passes_a_cut_and_a_single_frame_keeps_its_own(tmp_path):
         np.testing.assert_allclose(gathered, logit(own), atol=0.01)
     alone = propagate(predictions[:1], [texture()], 0.9, tmp_path)
     np.testing.assert_allclose(alone, np.full((1, *GRID), logit(0.9)), atol=2e-3)
+
+
+def test_room_on_disk_is_taken_before_the_first_prediction(tmp_path, monkeypatch):
+    """Not after hours of adaptation."""
+    rooms = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda file, start, size: rooms.append(size), raising=False)
+    with Propagation(0.9, GRID, lambda frame, logits: logits).of_video(3, tmp_path) as gathered:
+        taken = sum(rooms)
+        for t in range(3):
+            gathered.take(t, np.full(SIZE, 0.5, np.float32))
+        assert len(list(gathered.results(lambda: iter([texture()] * 3)))) == 3
+        places, finer = GRID[0] * GRID[1], 4 * GRID[0] * GRID[1]
+        assert taken == sum(rooms) == 3 * 2 * (places + finer * (1 + 2 * 3 + 2))
 
 
 def test_probabilities_of_zero_and_one_stay_finite(tmp_path):
