@@ -1,48 +1,26 @@
 """`--mode=segment`: a clip in, one mask per frame out; no ground truth, no flow files."""
 
-import itertools
 import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
 from dattt_jax.errors import UserError
-from dattt_jax.estimators import flow_of_video, renderings_shape, video_flow
-from dattt_jax.inference import to_mask
+from dattt_jax.estimators import flow_of_video, video_flow
 from dattt_jax.parallax import parallax_check
-from dattt_jax.progress import Progress
-from dattt_jax.propagation import Propagation
-from dattt_jax.segment_progress import (
-    LOGITS,
-    SavedRun,
-    check_save_weights,
-    clip_path,
-    frame_record,
-    pairs_from,
-    run_settings,
-    start_network,
-)
-from dattt_jax.stopwatch import Stopwatch, TimedClip
-from dattt_jax.ttt import SOURCE, Engine, Strategy, create_strategy
-from dattt_jax.ttt import Progress as EngineProgress
+from dattt_jax.segment_progress import SavedRun, clip_path, run_settings, start_network
+from dattt_jax.segment_run import SegmentRun
+from dattt_jax.stopwatch import Stopwatch
+from dattt_jax.ttt import create_strategy
 from dattt_jax.ttt.monitor import frame_report, summarize
-from dattt_jax.ttt.objectives import Variables
-from dattt_jax.ttt.weights import save_difference
 from dattt_jax.visualize import overlay
-from input_pipeline.background import BackgroundWorker
-from input_pipeline.clip import PairClip
-from input_pipeline.flow import FlowMethod, RenderingSource
 from input_pipeline.images import read_mask
 from input_pipeline.video_io import Video, open_video
-from input_pipeline.writers import VideoWriter, remove_leftovers, write_json, write_mask, write_probability
+from input_pipeline.writers import VideoWriter, remove_leftovers, write_json
 
 
 def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -82,16 +60,19 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     propagation = network.propagation(config.propagation, config.primary_share)
     engine = network.engine(config.ttt, adapts=strategy.steps > 0)
     claimed = _claim(workdir, clip_path(config))
+    count = len(video) - (config.flow.last_frame == "drop")  # frames that get a mask
     if check:
         with watch.measure("parallax"):
-            flow = check.flow(flow, video, range(_length(config, video)), engine, network.variables)
+            flow = check.flow(flow, video, range(count), engine, network.variables)
         if flow is check.both:
             logging.info("the camera's motion shows depth: flow without parallax counts, too")
     saved = SavedRun(workdir, run_settings(config, video, flow), network.variables,
                      config.segment.save_every_s)
     if claimed:
-        _remove_stale(config, workdir, video)
-    _write_masks(config, workdir, video, flow, network.variables, engine, strategy, propagation, watch, saved)
+        _remove_stale(workdir, set(video.frame_names[:count]), config.segment.save_probability)
+    SegmentRun(config=config, workdir=workdir, video=video, length=count, flow=flow, engine=engine,
+               variables=network.variables, strategy=strategy, propagation=propagation, saved=saved,
+               watch=watch).write_masks()
     losses = {name: record.losses for name, record in saved.records.items()}
     reports = {name: saved.records[name].report for name in video.frame_names if name in saved.records}
     if config.segment.overlay:
@@ -132,95 +113,15 @@ def _claim(workdir: Path, clip: str) -> bool:
     return claimed
 
 
-def _remove_stale(config: ConfigDict, workdir: Path, video: Video) -> None:
-    """Removes what an earlier run of this clip left that this one will not write anew."""
-    names = set(video.frame_names[:_length(config, video)])
+def _remove_stale(workdir: Path, names: set[str], save_probability: bool) -> None:
+    """Removes what an earlier run of this clip left and this one, of frames `names`, does not write."""
     for folder, wanted in ((workdir / "masks", names),
-                           (workdir / "probability", names if config.segment.save_probability else set())):
+                           (workdir / "probability", names if save_probability else set())):
         remove_leftovers(folder)
         for path in folder.glob("*.png"):
             if path.stem not in wanted:
                 path.unlink()
     (workdir / "overlay.mp4").unlink(missing_ok=True)  # written at the end, if at all
-
-
-def _length(config: ConfigDict, video: Video) -> int:
-    """Frames that get a mask."""
-    return len(video) - (config.flow.last_frame == "drop")
-
-
-def _write_masks(config: ConfigDict, workdir: Path, video: Video, flow: FlowMethod | RenderingSource,
-                 variables: Variables, engine: Engine, strategy: Strategy, propagation: Propagation | None,
-                 watch: Stopwatch, saved: SavedRun) -> None:
-    """Adapts to the video and writes its masks; `saved` knows the frames then."""
-    learns = propagation is not None and engine.learns_predictions(strategy)
-    shown = {"image": np.zeros((1, *video.frame_size, 3), np.uint8),
-             "flow": np.zeros((1, *renderings_shape(flow, video.frame_size)), np.uint8)}
-    if learns:
-        shown["prediction"] = np.zeros((1, *propagation.grid), np.float32)
-    shapes = engine.state_shapes(variables, shown, strategy)
-    check_save_weights(config, strategy, shapes)
-    progress = start = saved.restore(shapes)
-    visited, known = start.frames if start else 0, len(saved.records)
-    streams = strategy.streams and not learns
-    first = visited if streams else 0
-    pairs = pairs_from(first, watch.iterate("decode", video), len(video), flow, config.flow.last_frame)
-    length, key = _length(config, video), jax.random.key(config.seed)
-
-    def write(name: str, mask: np.ndarray, probability: np.ndarray) -> None:
-        with watch.measure("write"):
-            write_mask(workdir / "masks" / f"{name}.png", mask)
-            if config.segment.save_probability:
-                write_probability(workdir / "probability" / f"{name}.png", probability)
-
-    def keep(now: EngineProgress) -> None:
-        nonlocal progress
-        progress = now
-        if saved.due():
-            writer.submit(saved.saving(now))  # after the masks it counts on
-
-    with ExitStack() as stack:
-        clip = stack.enter_context(PairClip(watch.iterate("input", pairs), length,
-                                            None if streams else workdir, first=first))
-        writer = stack.enter_context(BackgroundWorker())
-        reads = clip
-        if learns:
-            with watch.measure("source"), Progress("predict", 2 * length) as bar:
-                predictions = engine.run(variables, clip, SOURCE, key, on_visited=bar.update)
-                reads = stack.enter_context(propagation.predicted(
-                    clip, predictions, partial(_counted_frames, video, length, bar), workdir))
-        gathered = propagation and stack.enter_context(propagation.of_video(length, workdir, LOGITS))
-        with Progress("segment", length * strategy.passes, initial=visited) as bar:
-            with watch.measure("compile"):  # while the first frames are decoded and their flow is estimated
-                engine.warm_up(variables, shown, strategy)
-            results = engine.run(variables, TimedClip(reads, watch), strategy, key,
-                                 on_visited=bar.update, start=start, on_progress=keep, progress_due=saved.due)
-            for result in watch.iterate("network", results):
-                name = video.frame_names[result.index]
-                mask = to_mask(result.probability, name)
-                if gathered:
-                    gathered.take(result.index, result.probability)
-                saved.records[name] = frame_record(result)
-                with watch.measure("wait_write"):
-                    writer.submit(write, name, mask, result.probability)
-        if strategy.steps:
-            watch.seconds["predict"] = (len(saved.records) - known) * engine.seconds_per_prediction(
-                variables, shown, strategy)
-        if gathered:
-            with watch.measure("propagate"), Progress("propagate", 2 * length) as bar:
-                agreeing = gathered.results(partial(_counted_frames, video, length, bar))
-                for name, probability in zip(video.frame_names, agreeing, strict=False):
-                    writer.submit(write, name, to_mask(probability, name), probability)
-    if config.segment.save_weights:
-        save_difference(workdir / "adapted.npz", progress.state, variables,
-                        precision=config.segment.save_weights)
-
-
-def _counted_frames(video: Video, length: int, bar: Progress) -> Iterator[np.ndarray]:
-    """The first `length` frames, each counted when it has been used."""
-    for frame in itertools.islice(video, length):
-        yield frame
-        bar.update(1)
 
 
 def write_overlay(video: Video, workdir: Path, names: set[str]) -> None:

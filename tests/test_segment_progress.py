@@ -14,9 +14,10 @@ import tiny
 from PIL import Image
 from video_trees import moving_frames
 
-from dattt_jax import segment as segment_module
+from dattt_jax import segment_run
 from dattt_jax.checkpoints import save_variables
 from dattt_jax.errors import UserError
+from dattt_jax.segment import segment
 from dattt_jax.segment_progress import pairs_from
 from input_pipeline.flow import create_flow, flow_renderings
 
@@ -48,21 +49,21 @@ def write_clip(folder, count):
 def run(fields, workdir, **changes):
     config = tiny.tiny_config()
     config.update_from_flattened_dict(fields | changes)
-    return segment_module.segment(config, workdir)
+    return segment(config, workdir)
 
 
 def cut_off(fields, workdir, after, **changes):
     """A run that ends with an error after so many masks."""
     made = []
 
-    def to_mask(probability, name, original=segment_module.to_mask):
+    def to_mask(probability, name, original=segment_run.to_mask):
         if len(made) == after:
             raise RuntimeError("cut off")
         made.append(name)
         return original(probability, name)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="cut off"):
-        patch.setattr(segment_module, "to_mask", to_mask)
+        patch.setattr(segment_run, "to_mask", to_mask)
         run(fields, workdir, **changes)
 
 
