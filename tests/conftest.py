@@ -15,11 +15,14 @@ from absl import flags
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
-# Compiling takes half as long without XLA's newer emitters, but two programs of the same steps may then
-# differ in the last bit: `make test` runs the tests marked `exact` by themselves, without this. Unknown flags
-# are fatal, so it is for the jaxlib that was tried.
-if os.environ.get("COMPILE_QUICKLY") and importlib.metadata.version("jaxlib").startswith("0.10."):
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+# Unknown flags are fatal, so these are for the jaxlib that was tried. XLA splits a program to compile parts
+# of it side by side, but here each worker has one core.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
+    # Compiling takes half as long without XLA's newer emitters, but two programs of the same steps may then
+    # differ in the last bit: `make test` runs the tests marked `exact` by themselves, without this.
+    if os.environ.get("COMPILE_QUICKLY"):
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of the suite's time and many tests build the same small networks: programs compiled in
 # this session are kept in a folder of its own, for the workers and the commands that tests start too.
