@@ -33,8 +33,8 @@ segment: $(VENV)/installed
 	$(BOX):$(OBJECTIVE) --mode=segment --config.segment.input="$$clip" --config.ttt.strategy=$(STRATEGY) \
 		--workdir="runs/segment/$$(basename "$$clip")"
 
-# Tests of numbers to the last bit, and of whole networks against the authors', run by themselves, the others with
-# programs that compile in half the time (tests/conftest.py).
+# Tests of numbers to the last bit, and of programs as users get them, run by themselves, the others with programs
+# that compile in half the time (tests/conftest.py).
 test: lint
 	COMPILE_QUICKLY=1 $(PYTEST) -m "not exact"
 	$(PYTEST) -m exact

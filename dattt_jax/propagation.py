@@ -23,12 +23,14 @@ teach it (`Propagation.predicted`), and those of the adapted network are propaga
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from dattt_jax.errors import UserError
 from dattt_jax.sureness import sureness
 from dattt_jax.ttt import FrameResult, Frames
 from dattt_jax.tubes import Tubes
@@ -96,11 +98,18 @@ class Propagation:
         Raises:
             UserError: the disk is full.
         """
-        shapes = (2, *self.finer, 3), (*self.finer, 2), self.grid
+        shapes = {"motion": (2, *self.finer, 3), "gathered": (*self.finer, 2), "agreed": self.grid,
+                  "logits": self.finer}
         with contextlib.ExitStack() as stack:
-            logits = stack.enter_context(ArrayFile(folder, count, self.finer, name=name))
-            yield VideoPropagation(self, count, logits, *(
-                stack.enter_context(ArrayFile(folder, count, shape)) for shape in shapes))
+            try:
+                files = {what: stack.enter_context(ArrayFile(folder, count, shape,
+                                                             name=name if what == "logits" else ""))
+                         for what, shape in shapes.items()}
+            except UserError as error:
+                room = count * sum(map(math.prod, shapes.values())) * np.dtype(np.float16).itemsize
+                raise UserError(f"{folder}: the disk is full; make space here for {room / 2**20:.0f} MiB, in "
+                                "which masks are made to agree over time") from error
+            yield VideoPropagation(self, count, **files)
 
     @contextlib.contextmanager
     def predicted(self, clip: Frames, results: Iterable[FrameResult],
@@ -147,11 +156,11 @@ class VideoPropagation:
 
     Args:
         propagation: what made it.
-        count: of the frames.
-        logits: what is taken, [h, w] per frame on the finer places.
-        motion: of a frame and the next, [2, h, w, 3].
-        gathered: on the way back, [h, w, 2].
-        agreed: logits of both ways, on the network's places.
+        count: of frames; each has an item, float16, in every file:
+        logits: of its prediction, [2h, 2w], (h, w) being the network's grid.
+        motion: to the next frame and back, [2, 2h, 2w, 3], see `neighbour_motion`.
+        gathered: on the way back, [2h, 2w, 2], see `follow`.
+        agreed: logits of both ways, [h, w].
     """
 
     def __init__(self, propagation: Propagation, count: int, logits: ArrayFile, motion: ArrayFile,

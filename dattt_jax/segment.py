@@ -13,7 +13,7 @@ from dattt_jax.errors import UserError
 from dattt_jax.estimators import flow_of_video, video_flow
 from dattt_jax.parallax import parallax_check
 from dattt_jax.segment_progress import SavedRun, clip_path, run_settings, start_network
-from dattt_jax.segment_run import SegmentRun
+from dattt_jax.segment_run import SegmentRun, count_masks
 from dattt_jax.stopwatch import Stopwatch
 from dattt_jax.ttt import create_strategy
 from dattt_jax.ttt.monitor import frame_report, summarize
@@ -60,7 +60,7 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     propagation = network.propagation(config.propagation, config.primary_share)
     engine = network.engine(config.ttt, adapts=strategy.steps > 0)
     claimed = _claim(workdir, clip_path(config))
-    count = len(video) - (config.flow.last_frame == "drop")  # frames that get a mask
+    count = count_masks(config, video)
     if check:
         with watch.measure("parallax"):
             flow = check.flow(flow, video, range(count), engine, network.variables)
@@ -70,7 +70,7 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                      config.segment.save_every_s)
     if claimed:
         _remove_stale(workdir, set(video.frame_names[:count]), config.segment.save_probability)
-    SegmentRun(config=config, workdir=workdir, video=video, length=count, flow=flow, engine=engine,
+    SegmentRun(config=config, workdir=workdir, video=video, flow=flow, engine=engine,
                variables=network.variables, strategy=strategy, propagation=propagation, saved=saved,
                watch=watch).write_masks()
     losses = {name: record.losses for name, record in saved.records.items()}

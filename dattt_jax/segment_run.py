@@ -29,7 +29,12 @@ from input_pipeline.video_io import Video
 from input_pipeline.writers import write_mask, write_probability
 
 
-@dataclasses.dataclass(frozen=True)
+def count_masks(config: ConfigDict, video: Video) -> int:
+    """How many frames of a video get a mask, the first ones."""
+    return len(video) - (config.flow.last_frame == "drop")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class SegmentRun:
     """A clip, what its masks are made with, and where they go.
 
@@ -37,7 +42,6 @@ class SegmentRun:
         config: of the run.
         workdir: where masks, probabilities and adapted weights are written.
         video: the clip.
-        length: its frames that get a mask, the first ones.
         flow: how its flow is made.
         engine: runs the network.
         variables: of the network, unadapted.
@@ -50,7 +54,6 @@ class SegmentRun:
     config: ConfigDict
     workdir: Path
     video: Video
-    length: int
     flow: FlowMethod | RenderingSource
     engine: Engine
     variables: Variables
@@ -71,10 +74,9 @@ class SegmentRun:
         start = self.saved.restore(shapes)
         known = len(self.saved.records)
         with ExitStack() as stack:
-            clip = self._clip(stack, start.frames if start else 0)
+            plain = self._open_clip(stack, start.frames if start else 0)
             writer = stack.enter_context(BackgroundWorker())
-            if self._learns:
-                clip = self._predicted(stack, clip)
+            clip = self._with_predictions(stack, plain) if self._learns else plain
             gathered = self.propagation and stack.enter_context(
                 self.propagation.of_video(self.length, self.workdir, LOGITS))
             end = self._adapt(clip, shown, start, writer, gathered)
@@ -86,6 +88,11 @@ class SegmentRun:
         if self.config.segment.save_weights:
             save_difference(self.workdir / "adapted.npz", end.state, self.variables,
                             precision=self.config.segment.save_weights)
+
+    @property
+    def length(self) -> int:
+        """Frames that get a mask."""
+        return count_masks(self.config, self.video)
 
     @property
     def _learns(self) -> bool:
@@ -101,7 +108,7 @@ class SegmentRun:
             shown["prediction"] = np.zeros((1, *self.propagation.grid), np.float32)
         return shown
 
-    def _clip(self, stack: ExitStack, visited: int) -> Frames:
+    def _open_clip(self, stack: ExitStack, visited: int) -> Frames:
         """The video with its flow, made in a thread; from frame `visited` on if it is read once, in order."""
         streams = self.strategy.streams and not self._learns
         first = visited if streams else 0
@@ -110,7 +117,7 @@ class SegmentRun:
         return stack.enter_context(PairClip(self.watch.iterate("input", pairs), self.length,
                                             None if streams else self.workdir, first=first))
 
-    def _predicted(self, stack: ExitStack, clip: Frames) -> Frames:
+    def _with_predictions(self, stack: ExitStack, clip: Frames) -> Frames:
         """The clip with what the unadapted network predicts of it."""
         with self.watch.measure("source"), Progress("predict", 2 * self.length) as bar:
             predictions = self.engine.run(self.variables, clip, SOURCE, self._key, on_visited=bar.update)

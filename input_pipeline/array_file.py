@@ -48,6 +48,8 @@ class ArrayFile:
                 _take_room(self._file.fileno(), self._size)
         except BaseException:
             self._file.close()
+            if name:
+                path.unlink()
             raise
 
     def __enter__(self) -> Self:

@@ -16,7 +16,7 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 # Unknown flags are fatal, so these are for the jaxlib that was tried. XLA splits a program to compile parts
-# of it side by side, but here each worker has one core.
+# of it side by side, which costs more than it gains where two workers have two cores.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
     # Compiling takes half as long without XLA's newer emitters, but two programs of the same steps may then

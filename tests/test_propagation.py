@@ -1,10 +1,12 @@
 """Masks that agree over time: the motion they follow, what a frame gathers in closed form."""
 
+import errno
 import os
 
 import numpy as np
 import pytest
 
+from dattt_jax.errors import UserError
 from dattt_jax.propagation import Propagation, follow
 from dattt_jax.ttt import FrameResult
 from input_pipeline.flow.neighbours import neighbour_motion
@@ -207,6 +209,23 @@ def test_room_on_disk_is_taken_before_the_first_prediction(tmp_path, monkeypatch
         assert len(list(gathered.results(lambda: iter([texture()] * 3)))) == 3
         places, finer = GRID[0] * GRID[1], 4 * GRID[0] * GRID[1]
         assert taken == sum(rooms) == 3 * 2 * (places + finer * (1 + 2 * 3 + 2))
+
+
+def test_a_disk_too_small_for_a_video_is_told_with_all_that_is_needed(tmp_path, monkeypatch):
+    whole = os.posix_fallocate
+
+    def small(file, start, size):
+        if size == 1000 * 2 * 4 * GRID[0] * GRID[1]:  # the smaller files have found their place
+            whole(file, start, size // 2)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(file, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", small)
+    room = 1000 * 2 * 24 * 32 * (1 + 4 * (1 + 2 * 3 + 2)) / 2**20
+    with pytest.raises(UserError, match=f"{tmp_path}: the disk is full; make space .* {room:.0f} MiB, "), \
+            Propagation(0.9, GRID, lambda frame, logits: logits).of_video(1000, tmp_path, "kept.tmp"):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_probabilities_of_zero_and_one_stay_finite(tmp_path):

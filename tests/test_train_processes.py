@@ -76,6 +76,7 @@ def test_two_processes_train_the_same_model_as_one_and_stop_together(tmp_path, w
     steps = [int(output.split("after step ")[1].split()[0]) for output in (first, second)]
     assert steps[0] == steps[1] == max(int(p.name) for p in (tmp_path / "together/checkpoints").iterdir())
 
+    # On four devices as below, which compiles once; that four equal one is tested in test_train_step.
     finish(start(**settings, workdir=str(tmp_path / "alone"), steps=steps[0] + 1, devices=4))
     assert_close(load_variables(tmp_path / "together", model),
                  load_variables(tmp_path / "alone" / "checkpoints" / str(steps[0]), model))

@@ -1,16 +1,20 @@
 """Optical flow by dense inverse search, through OpenCV, on the CPU."""
 
-import math
-
 import cv2
 import numpy as np
 
 from dattt_jax.errors import UserError
 from input_pipeline.flow.stabilize import stabilized as without_camera
 
-MIN_SIDE = 12
-SAFE_HEIGHT = 32  # from here on, frames may be as wide as they like; less can be too flat, see `_is_too_flat`
-_PATCH = 8  # pixels a side, of the preset
+SAFE_SIDE = 16
+"""Pixels on both sides from which on OpenCV takes frames of any shape.
+
+Where the height is less and the width 40 or more, it halves frames until no patch fits, and reads beyond them
+(tried with heights from 12 and widths to 4,000 pixels).
+"""
+
+_MIN_SIDE = 12
+_WIDE = 40
 _LONGEST = 4  # times as long as the shorter one may the longer side be made
 
 
@@ -23,7 +27,7 @@ class DisFlow:
     Args:
         stabilized: take the camera's motion out, see `stabilize.stabilized`.
         side: shorter side, pixels, of the frames that flow is estimated from, which are enlarged or reduced
-            to it (the longer one to at most four times as much); 0: as they come.
+            to it (the longer one to at most four times as much, neither to less than 16); 0: as they come.
         parallax: of stabilized flow, keep what stands out in depth, see `stabilize.stabilized`.
 
     Attributes:
@@ -42,19 +46,20 @@ class DisFlow:
         """Computes the motion from `image0` to `image1`; see `FlowMethod`.
 
         Raises:
-            UserError: a side of the frames is below 12 pixels, or far shorter than the other.
+            UserError: a side of the frames is below 12 pixels, or they are lower than 16 and 40 wide or more.
         """
         size = f"{image0.shape[1]}x{image0.shape[0]} (width x height)"
-        if min(image0.shape[:2]) < MIN_SIDE:
-            raise UserError(f"frames of {size} are too small for flow 'dis'; it needs {MIN_SIDE} pixels on "
+        if min(image0.shape[:2]) < _MIN_SIDE:
+            raise UserError(f"frames of {size} are too small for flow 'dis'; it needs {_MIN_SIDE} pixels on "
                             "both sides")
         grays = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (image0, image1)]
-        scale = self._scale(*grays[0].shape)
+        scale = min(self._side / min(grays[0].shape), _LONGEST * self._side / max(grays[0].shape)) or 1.0
         if scale != 1:
             grays = [_resized(gray, scale) for gray in grays]
-        if _is_too_flat(*grays[0].shape):
-            raise UserError(f"frames of {size} are too narrow for flow 'dis': crop them, or name another "
-                            "config.flow.method")
+        height, width = grays[0].shape
+        if height < SAFE_SIDE and width >= _WIDE:
+            raise UserError(f"frames of {size} are too low for flow 'dis': crop their width to below {_WIDE} "
+                            "pixels, or name another config.flow.method")
         # A new object each time: OpenCV's own changes its settings for good when it meets a frame
         # that is small, so results would depend on what was computed before.
         flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grays, None)
@@ -62,24 +67,9 @@ class DisFlow:
             flow = without_camera(flow, parallax=self._parallax)
         return flow if scale == 1 else _flow_of_size(flow, image0.shape[:2])
 
-    def _scale(self, height: int, width: int) -> float:
-        if not self._side:
-            return 1.0
-        shorter, longer = sorted((height, width))
-        scale = min(self._side / shorter, _LONGEST * self._side / longer)
-        return max(scale, min(1.0, SAFE_HEIGHT / shorter))
-
-
-def _is_too_flat(height: int, width: int) -> bool:
-    """Whether OpenCV, which halves a small frame as often as its width allows, leaves a patch too few rows.
-
-    It reads beyond the frame then. Tried with heights from 12 and widths to 4,000 pixels.
-    """
-    return height < SAFE_HEIGHT and height >> max(0, int(math.log2(width / 20))) < _PATCH <= width / 5
-
 
 def _resized(gray: np.ndarray, scale: float) -> np.ndarray:
-    size = [max(MIN_SIDE, round(side * scale)) for side in gray.shape[::-1]]
+    size = [max(SAFE_SIDE, round(side * scale)) for side in gray.shape[::-1]]
     return cv2.resize(gray, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
 
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from input_pipeline.flow.consistency import consistent, forward_backward, warp
-from input_pipeline.flow.dis import SAFE_HEIGHT, DisFlow
+from input_pipeline.flow.dis import SAFE_SIDE, DisFlow
 
 _LONGEST = 854  # pixels of a frame's longer side, in which flow is estimated
 _CUT = 0.1  # mean trust below which two frames are of different scenes; of one, it was never below 0.2
@@ -33,7 +33,7 @@ def neighbour_motion(frames: Iterable[np.ndarray], grid: tuple[int, int]) -> Ite
 
     def reduced(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         height, width = frame.shape[:2]
-        scale = min(1.0, max(_LONGEST / max(height, width), SAFE_HEIGHT / min(height, width)))
+        scale = min(1.0, max(_LONGEST / max(height, width), SAFE_SIDE / min(height, width)))
         small = _resize(frame, (round(height * scale), round(width * scale)))
         return small, _resize(small, grid).astype(np.float32)
 
