@@ -50,6 +50,7 @@ def open_source(text: str) -> Source:
             raise UserError(f"config.live.source={text}: give the camera's number, as in camera:0")
         return lambda stopped: _camera(int(number), stopped)
     if text == "-":
+        _check_open_standard_input()
         return lambda stopped: _piped("standard input", 0, stopped)
     path = Path(text)
     if text and path.is_dir():
@@ -60,8 +61,16 @@ def open_source(text: str) -> Source:
                     "folder in which frames appear; video files are for --mode=segment")
 
 
+def _check_open_standard_input() -> None:
+    try:
+        os.fstat(0)
+    except OSError as error:
+        raise UserError("config.live.source='-': standard input is closed; write frames to it, as in "
+                        "`ffmpeg -i … -f image2pipe -c:v ppm - | python main.py …`") from error
+
+
 def _camera(number: int, stopped: threading.Event) -> Iterator[Named]:
-    capture = cv2.VideoCapture(number)
+    capture = cv2.VideoCapture(min(number, 2**31 - 1))  # OpenCV takes no larger numbers
     try:
         if not capture.isOpened():
             raise UserError(f"config.live.source=camera:{number}: there is no such camera, or another "

@@ -82,7 +82,7 @@ def remove_leftovers(folder: Path, *files: Path) -> None:
 
 
 def _shown(name: str) -> str:
-    return name.encode()[:_SHOWN].decode(errors="ignore")
+    return os.fsencode(name)[:_SHOWN].decode(errors="ignore")  # of a name that is no UTF-8, too
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:

@@ -1,8 +1,11 @@
 """Sources of live frames: cameras, pipes, growing folders, and what is dropped of them."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -165,10 +168,18 @@ def test_a_damaged_file_holds_up_the_others_for_a_moment(tmp_path, monkeypatch, 
 @pytest.mark.parametrize(("text", "message"), [
     ("", "config.live.source='': give camera:0"), ("nowhere", "config.live.source='nowhere': give"),
     ("camera:front", "give the camera's number"), ("camera:98", "there is no such camera"),
+    (f"camera:{2**31}", "camera:2147483648: there is no such camera"),
 ])
 def test_sources_that_are_none(text, message):
     with pytest.raises(UserError, match=message):
         read(open_source(text))
+
+
+def test_closed_standard_input():
+    code = "from input_pipeline.live_sources import open_source; open_source('-')"
+    run = subprocess.run(["sh", "-c", f'exec "{sys.executable}" -c "{code}" <&-'], capture_output=True,
+                         text=True, cwd=Path(__file__).parent.parent, check=False)
+    assert "UserError: config.live.source='-': standard input is closed" in run.stderr
 
 
 class Script:

@@ -287,6 +287,12 @@ def test_what_is_wrong_with_a_file_is_told_and_can_be_put_right(tmp_path, damage
     assert len(frames_of(tmp_path / "out")) == 4
 
 
+def test_a_name_that_is_not_utf_8_is_told(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    with pytest.raises(UserError, match=r"video 'caf\\udce9': 'caf\\udce9' is not UTF-8; rename"):
+        prepared(tmp_path / "out", [write_video(tmp_path, name, 2)])
+
+
 def test_a_video_of_one_frame_has_no_motion(tmp_path):
     video = write_video(tmp_path, "v", 1, masks=(0,))
     with pytest.raises(UserError, match="only frame of video 'v'"):

@@ -503,6 +503,13 @@ def test_a_name_of_the_greatest_length_is_written(tmp_path):
     assert os.listdir(tmp_path) == ["n" * 251 + ".png"]
 
 
+def test_a_name_that_is_not_utf_8_is_written(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    write_mask(tmp_path / name, OBJECT)
+    writers.remove_leftovers(tmp_path, tmp_path / name)
+    assert os.listdir(os.fsencode(tmp_path)) == [b"caf\xe9.png"]
+
+
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
     with writers.atomic_path(tmp_path / "a") as one, writers.atomic_path(tmp_path / "a") as other:
         one.write_text("1")

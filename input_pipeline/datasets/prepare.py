@@ -156,6 +156,7 @@ def _plan(videos: Sequence[VideoFiles], annotated_only: bool) -> tuple[list[_Wor
     work, shard_lengths, first = [], [0], 0
     for video in videos:
         names = list(video.frames)
+        _check_names(video.name, *names)
         indices = [index for index, name in enumerate(names) if not annotated_only or video.masks.get(name)]
         if not indices:
             continue
@@ -168,6 +169,14 @@ def _plan(videos: Sequence[VideoFiles], annotated_only: bool) -> tuple[list[_Wor
         first += len(indices)
         shard_lengths[-1] += len(indices)
     return work, shard_lengths
+
+
+def _check_names(video: str, *frames: str) -> None:
+    for name in (video, *frames):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:  # Python keeps such bytes as lone surrogates, which TFDS does not
+            raise UserError(f"video {video!r}: {name!r} is not UTF-8; rename the file or folder") from error
 
 
 def _examples(work: Sequence[_Work], workshop: _Workshop, pool: concurrent.futures.Executor,
