@@ -70,6 +70,8 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"{argv[1]!r} is not a flag; every option is --name=value")
     check_numbers(FLAGS.config)
+    if not FLAGS.workdir:
+        raise UserError("--workdir is empty: name a folder for everything this run writes")
     try:
         Path(FLAGS.workdir).mkdir(parents=True, exist_ok=True)
     except OSError as error:

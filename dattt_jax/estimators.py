@@ -100,8 +100,8 @@ def flow_settings(config: ConfigDict) -> list[dict[str, Any]]:
         raise UserError(f"config.flow.sides={sides} is of no use to config.flow.method={config.flow.method}: "
                         "set config.flow.sides=()")
     if len(sides) != len(flow_gaps(config)) or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise UserError(f"config.flow.sides={sides}: give a length in pixels for each of config.flow.gaps="
-                        f"{tuple(config.flow.gaps)}, or ()")
+        raise UserError(f"config.flow.sides={sides}: give a whole number of pixels, 1 or more, for each of "
+                        f"config.flow.gaps={tuple(config.flow.gaps)}, or ()")
     return [options | {"side": side} for side in sides]
 
 
@@ -153,5 +153,5 @@ def _options(section: str, config: ConfigDict, names: Sequence[str]) -> dict[str
     for name in _NEVER_IN_VAIN:
         if fields.get(name) and name not in names:
             raise UserError(f"config.{section}.{name}={fields[name]} is of no use to config.{section}.method="
-                            f"{fields.method}: leave it empty or name another method")
+                            f"{fields.method}: set it to {type(fields[name])()!r} or name another method")
     return {name: fields[name] for name in names}

@@ -204,7 +204,7 @@ class VideoRunner:
 
 def _key(seed: int, video: EvalVideo) -> jax.Array:
     """PRNG key of a video, whatever was run before it."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(video.name.encode()))
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(video.name.encode(errors="surrogateescape")))
 
 
 def _those(video: EvalVideo, wanted: Sequence[int]) -> Iterator[np.ndarray]:

@@ -37,7 +37,8 @@ def to_mask(probability: np.ndarray, frame_name: str) -> np.ndarray:
     """
     if not np.isfinite(probability).all():
         raise UserError(f"the prediction of frame {frame_name} is not finite: the weights in config.init are "
-                        "damaged, or config.model.dtype is too narrow for them")
+                        "damaged, config.model.dtype is too narrow for them, or config.ttt.learning_rate is "
+                        "too high")
     return probability * 255 > 128
 
 

@@ -48,7 +48,7 @@ def live(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         UserError: what is wrong with the source, the weights, a field or the disk.
     """
     workdir = Path(workdir)
-    if config.live.budget_ms < 0 or config.live.idle_s < 0:
+    if not (config.live.budget_ms >= 0 and config.live.idle_s >= 0):
         raise UserError(f"config.live.budget_ms={config.live.budget_ms}, config.live.idle_s="
                         f"{config.live.idle_s}: give 0 (no limit) or more")
     source = open_source(config.live.source)
@@ -109,8 +109,9 @@ def _segment(config: ConfigDict, workdir: Path, frames: LiveFrames, session: Ses
     logging.info("live: ready")
     begin = list(itertools.islice(frames if config.live.drop_frames else itertools.chain([first], frames), 2))
     if len(begin) < 2:
-        return _too_few(config, frames, f"motion needs two frames, and fewer of {frames.received} were left "
-                        "when programs were compiled (with config.live.drop_frames=False all are kept)")
+        left = " when programs were compiled (with config.live.drop_frames=False all are kept)"
+        return _too_few(config, frames, f"motion needs two frames, and fewer of {frames.received} were left"
+                        f"{left if config.live.drop_frames else ''}")
     waiting: collections.deque[LiveFrame] = collections.deque()  # taken, without a mask so far
     began = time.monotonic()
 

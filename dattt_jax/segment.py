@@ -49,6 +49,8 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     video = open_video(config.segment.input)
     if len(video) < 2:
         raise UserError(f"{config.segment.input} has one frame: motion needs at least two")
+    clip = clip_path(config)
+    _check_workdir(workdir, clip)
     strategy = create_strategy(config.ttt.strategy, steps=config.ttt.steps, groups=config.ttt.groups,
                                window=config.ttt.window, reset_every=config.ttt.reset_every)
     flow = flow_of_video(video_flow(config), Path(config.segment.input).stem, video.frame_names)
@@ -59,7 +61,6 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     network = start_network(config)
     propagation = network.propagation(config.propagation, config.primary_share)
     engine = network.engine(config.ttt, adapts=strategy.steps > 0)
-    claimed = _claim(workdir, clip_path(config))
     count = count_masks(config, video)
     if check:
         with watch.measure("parallax"):
@@ -68,18 +69,20 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             logging.info("the camera's motion shows depth: flow without parallax counts, too")
     saved = SavedRun(workdir, run_settings(config, video, flow), network.variables,
                      config.segment.save_every_s)
-    if claimed:
-        _remove_stale(workdir, set(video.frame_names[:count]), config.segment.save_probability)
-    SegmentRun(config=config, workdir=workdir, video=video, flow=flow, engine=engine,
-               variables=network.variables, strategy=strategy, propagation=propagation, saved=saved,
-               watch=watch).write_masks()
+    run = SegmentRun(config=config, workdir=workdir, video=video, flow=flow, engine=engine,
+                     variables=network.variables, strategy=strategy, propagation=propagation, saved=saved,
+                     watch=watch)
+    run.check()
+    write_json(workdir / "summary.json", {"input": clip, "finished": False})
+    _remove_stale(workdir, set(video.frame_names[:count]), config.segment.save_probability)
+    run.write_masks()
     losses = {name: record.losses for name, record in saved.records.items()}
     reports = {name: saved.records[name].report for name in video.frame_names if name in saved.records}
     if config.segment.overlay:
         with watch.measure("overlay"):
             write_overlay(video, workdir, set(losses))
     summary = {
-        "input": clip_path(config), "finished": True, "frames": len(losses),
+        "input": clip, "finished": True, "frames": len(losses),
         "frame_size": list(video.frame_size), "fps": video.fps, "init": str(config.init),
         "adapted": str(config.segment.adapted), "input_size": list(config.input_size),
         "upsampling": config.upsampling, "propagation": config.propagation,
@@ -98,19 +101,20 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     return summary
 
 
-def _claim(workdir: Path, clip: str) -> bool:
-    """Marks the workdir as this clip's, and tells whether it was; refuses another clip's."""
+def _check_workdir(workdir: Path, clip: str) -> None:
+    """Raises a UserError where files of another clip, or of another program, would be written over."""
     path = workdir / "summary.json"
-    claimed = path.exists()
-    if claimed:
+    if path.exists():
         try:
             other = json.loads(path.read_text()).get("input", "another run")
         except (ValueError, AttributeError) as error:
             raise UserError(f"{path} is damaged: give another folder, or delete the file") from error
         if other != clip:
             raise UserError(f"--workdir={workdir} holds the masks of {other}: give another folder")
-    write_json(path, {"input": clip, "finished": False})
-    return claimed
+        return
+    for written in (workdir / "masks", workdir / "probability", workdir / "overlay.mp4"):
+        if written.is_file() or (written.is_dir() and any(written.iterdir())):
+            raise UserError(f"{written} is not of a run of --mode=segment: give another --workdir")
 
 
 def _remove_stale(workdir: Path, names: set[str], save_probability: bool) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
@@ -29,7 +30,7 @@ from dattt_jax.ttt.weights import (
     save_progress,
 )
 from input_pipeline.flow import BatchFlowMethod, FlowMethod, RenderingSource, flow_renderings
-from input_pipeline.video_io import Video
+from input_pipeline.video_io import IMAGE_SUFFIXES, Video
 
 _FILE = "progress.npz"
 LOGITS = "predictions.tmp"
@@ -90,12 +91,23 @@ def clip_path(config: ConfigDict) -> str:
 def run_settings(config: ConfigDict, video: Video, flow: FlowMethod | RenderingSource) -> dict[str, Any]:
     """What the masks of a run depend on beside the source weights, by the names of fields of `config`."""
     clip = clip_path(config)
-    return {"segment.input": [clip, os.stat(clip).st_mtime_ns, len(video), *video.frame_size],
+    return {"segment.input": [clip, _stamp(clip), len(video), *video.frame_size],
             "segment.save_probability": config.segment.save_probability,
             "flow": [flow.identity, config.flow.last_frame], "ttt": config.ttt.to_dict() | {"chunk": 0},
             "model": config.model.to_dict(), "input_size": list(config.input_size),
             "upsampling": config.upsampling, "propagation": config.propagation,
             "primary_share": config.primary_share, "seed": config.seed}
+
+
+def _stamp(clip: str) -> int | str:
+    """Tells a clip's contents from others'. Of a folder the frames alone count: the workdir may be in it."""
+    if not os.path.isdir(clip):
+        return os.stat(clip).st_mtime_ns
+    digest = hashlib.sha256()
+    for path in sorted(Path(clip).iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            digest.update(f"{path.name!r} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 class SavedRun:

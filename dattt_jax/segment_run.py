@@ -1,10 +1,10 @@
 """From the frames of a clip to its masks on disk: decoding, flow, the network and writing, side by side."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -20,7 +20,7 @@ from dattt_jax.stopwatch import Stopwatch, TimedClip
 from dattt_jax.ttt import SOURCE, Engine, Frames, Strategy
 from dattt_jax.ttt import Progress as EngineProgress
 from dattt_jax.ttt.objectives import Variables
-from dattt_jax.ttt.steps import Batch
+from dattt_jax.ttt.steps import AdaptState, Batch
 from dattt_jax.ttt.weights import save_difference
 from input_pipeline.background import BackgroundWorker
 from input_pipeline.clip import PairClip
@@ -62,16 +62,17 @@ class SegmentRun:
     saved: SavedRun
     watch: Stopwatch
 
+    def check(self) -> None:
+        """Raises a UserError where `config.segment.save_weights` cannot be done; nothing is written yet."""
+        check_save_weights(self.config, self.strategy, self._shapes)
+
     def write_masks(self) -> None:
         """Adapts to the video and writes its masks, or what is left to do of both.
 
         Raises:
-            UserError: whatever is wrong with the frames, `config.segment.save_weights` or the disk.
+            UserError: whatever is wrong with the frames or the disk.
         """
-        shown = self._shown()
-        shapes = self.engine.state_shapes(self.variables, shown, self.strategy)
-        check_save_weights(self.config, self.strategy, shapes)
-        start = self.saved.restore(shapes)
+        start = self.saved.restore(self._shapes)
         known = len(self.saved.records)
         with ExitStack() as stack:
             plain = self._open_clip(stack, start.frames if start else 0)
@@ -79,10 +80,10 @@ class SegmentRun:
             clip = self._with_predictions(stack, plain) if self._learns else plain
             gathered = self.propagation and stack.enter_context(
                 self.propagation.of_video(self.length, self.workdir, LOGITS))
-            end = self._adapt(clip, shown, start, writer, gathered)
+            end = self._adapt(clip, start, writer, gathered)
             if self.strategy.steps:
                 self.watch.seconds["predict"] = (len(self.saved.records) - known) * (
-                    self.engine.seconds_per_prediction(self.variables, shown, self.strategy))
+                    self.engine.seconds_per_prediction(self.variables, self._shown, self.strategy))
             if gathered:
                 self._propagate(gathered, writer)
         if self.config.segment.save_weights:
@@ -99,6 +100,7 @@ class SegmentRun:
         """Whether there is a first pass, whose predictions teach the next."""
         return self.propagation is not None and self.engine.learns_predictions(self.strategy)
 
+    @functools.cached_property
     def _shown(self) -> Batch:
         """What the engine is shown of one frame, of zeros."""
         size = self.video.frame_size
@@ -107,6 +109,11 @@ class SegmentRun:
         if self._learns:
             shown["prediction"] = np.zeros((1, *self.propagation.grid), np.float32)
         return shown
+
+    @functools.cached_property
+    def _shapes(self) -> AdaptState:
+        """Of what adaptation carries."""
+        return self.engine.state_shapes(self.variables, self._shown, self.strategy)
 
     def _open_clip(self, stack: ExitStack, visited: int) -> Frames:
         """The video with its flow, made in a thread; from frame `visited` on if it is read once, in order."""
@@ -122,9 +129,9 @@ class SegmentRun:
         with self.watch.measure("source"), Progress("predict", 2 * self.length) as bar:
             predictions = self.engine.run(self.variables, clip, SOURCE, self._key, on_visited=bar.update)
             return stack.enter_context(self.propagation.predicted(
-                clip, predictions, partial(self._frames, bar), self.workdir))
+                clip, predictions, functools.partial(self._frames, bar), self.workdir))
 
-    def _adapt(self, clip: Frames, shown: Batch, start: EngineProgress | None, writer: BackgroundWorker,
+    def _adapt(self, clip: Frames, start: EngineProgress | None, writer: BackgroundWorker,
                gathered: VideoPropagation | None) -> EngineProgress | None:
         """Runs the strategy from `start` on and writes its masks; gives where it ended."""
         progress, saved = start, self.saved
@@ -138,7 +145,7 @@ class SegmentRun:
         with Progress("segment", self.length * self.strategy.passes,
                       initial=start.frames if start else 0) as bar:
             with self.watch.measure("compile"):  # while the first frames and their flow are made
-                self.engine.warm_up(self.variables, shown, self.strategy)
+                self.engine.warm_up(self.variables, self._shown, self.strategy)
             results = self.engine.run(self.variables, TimedClip(clip, self.watch), self.strategy, self._key,
                                       on_visited=bar.update, start=start, on_progress=keep,
                                       progress_due=saved.due)
@@ -155,7 +162,7 @@ class SegmentRun:
     def _propagate(self, gathered: VideoPropagation, writer: BackgroundWorker) -> None:
         """Writes the masks anew, as they agree over time."""
         with self.watch.measure("propagate"), Progress("propagate", 2 * self.length) as bar:
-            agreeing = gathered.results(partial(self._frames, bar))
+            agreeing = gathered.results(functools.partial(self._frames, bar))
             for name, probability in zip(self.video.frame_names, agreeing, strict=False):
                 writer.submit(self._write, name, to_mask(probability, name), probability)
 

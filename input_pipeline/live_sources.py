@@ -22,8 +22,9 @@ _POLL_S = 0.02  # how often a folder, a pipe and a stop are looked at
 _SETTLE_S = 2.0  # a file that has not changed for so long and still cannot be decoded is damaged
 _WARNINGS = 3  # of files that come too late; all others would be so, too
 _PIPE_READ = 1 << 20  # bytes
-_PPM_HEADER = re.compile(rb"\s*P6\s+(\d{1,6})\s+(\d{1,6})\s+(\d{1,5})\s")
-_PPM_LONGEST_HEADER = 64  # bytes
+_PPM_GAP = rb"(?:\s|#[^\n]*\n)+"  # white space and comments
+_PPM_HEADER = re.compile(rb"\s*P6" + 3 * (_PPM_GAP + rb"(\d{1,6})") + rb"\s")
+_PPM_LONGEST_HEADER = 1024  # bytes
 
 Named = tuple[str, np.ndarray]
 # (stopped) -> the frames; it ends soon after `stopped` is set.

@@ -82,7 +82,7 @@ def remove_leftovers(folder: Path, *files: Path) -> None:
 
 
 def _shown(name: str) -> str:
-    return os.fsencode(name)[:_SHOWN].decode(errors="ignore")  # of a name that is no UTF-8, too
+    return name.encode(errors="surrogateescape")[:_SHOWN].decode(errors="ignore")  # some are no UTF-8
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:

@@ -225,7 +225,7 @@ def test_a_config_names_the_methods(tmp_path):
         (
             "flow",
             {"weights": "a"},
-            "config.flow.weights=a is of no use to config.flow.method=dis: leave it empty or "
+            "config.flow.weights=a is of no use to config.flow.method=dis: set it to '' or "
             "name another method",
         ),
         (

@@ -217,6 +217,7 @@ def test_frames_that_come_too_early_are_told(config, tmp_path):
     ({"ttt.strategy": "ltv"}, "strategy='ltv' goes through a video more than once: --mode=live takes base"),
     ({"ttt.policy": "watch"}, "--mode=live takes the policy off"),
     ({"live.budget_ms": -1.0}, "config.live.budget_ms=-1.0"),
+    ({"live.idle_s": float("nan")}, "config.live.idle_s=nan: give 0"),
     ({"flow.method": "files", "flow.root": "."}, "config.flow.method=files knows flow by the names"),
 ])
 def test_what_a_user_can_get_wrong_is_told(config, tmp_path, fields, message):

@@ -64,6 +64,11 @@ def test_a_pipe_that_ends_within_a_frame(caplog):
     assert "the pipe: ends within frame 4, which is left out" in caplog.text
 
 
+def test_ppm_images_with_comments():
+    content = ppm(VIDEO[0]).replace(b"P6\n", b"P6\n# of some program\n# 1 2 3\n", 1) + ppm(VIDEO[1])
+    assert_frames(piped(content), ["000000", "000001"], VIDEO[:2])
+
+
 @pytest.mark.parametrize(("content", "message"), [
     (b"\x89PNG\r\n" + bytes(100), "frame 0 is no whole binary PPM"),
     (ppm(VIDEO[0]) + b"P5\n48 40\n255\n" + bytes(100), "frame 1 is no whole binary PPM"),

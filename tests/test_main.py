@@ -37,6 +37,7 @@ def test_help_is_help():
     (["--config.input_size=(0,128)"], "config.input_size=(0, 128): give (height, width)"),
     (["--config.ttt.batch_size=0"], "config.ttt.batch_size=0: give 1 or more"),
     (["--workdir=README.md"], "--workdir=README.md: cannot make the folder"),
+    (["--workdir="], "--workdir is empty: name a folder"),
     (["--mode=fly"], "train|segment|eval"),
     (["--colour=red"], "colour"),
     (["--mode=train", "--config.init=nowhere"], "weights nowhere does not exist"),

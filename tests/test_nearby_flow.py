@@ -134,8 +134,8 @@ def test_sides_are_those_of_the_gaps():
 
 
 @pytest.mark.parametrize(("flow", "message"), [
-    ({"sides": (9,), "gaps": (1, -1)}, r"sides=\(9,\): give a length in pixels for each of config"),
-    ({"sides": (0,)}, r"config\.flow\.sides=\(0,\): give a length in pixels"),
+    ({"sides": (9,), "gaps": (1, -1)}, r"sides=\(9,\): give a whole number of pixels, 1 or more, for each"),
+    ({"sides": (0,)}, r"config\.flow\.sides=\(0,\): give a whole number of pixels, 1 or more"),
     ({"sides": (9,), "method": "files", "root": "."}, r"sides=\(9,\) is of no use to .*files: set config"),
     ({"gaps": ()}, r"config\.flow\.gaps=\(\): give whole numbers"),
     ({"last_frame": "last"}, r"config\.flow\.last_frame='last': use one of repeat, backward, drop"),

@@ -108,6 +108,30 @@ def test_another_clips_workdir_is_refused_and_the_same_clips_is_not(config, clip
             run(config, clip, tmp_path, **fields)
 
 
+def test_files_of_another_program_are_not_written_over(config, clip, tmp_path):
+    shutil.copytree(clip, tmp_path / "a" / "masks")
+    shutil.copytree(clip, tmp_path / "b" / "probability")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "overlay.mp4").write_bytes(b"mine")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for workdir, there in (("a", "masks"), ("b", "probability"), ("c", "overlay.mp4")):
+        for source in (clip, tmp_path / "a" / "masks"):
+            with pytest.raises(UserError, match=f"{workdir}/{there} is not of a run of --mode=segment: give"):
+                run(config, source, tmp_path / workdir)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_mistake_costs_a_finished_run_nothing(config, clip, tmp_path):
+    fields = {"ttt.strategy": "base"}
+    run(config, clip, tmp_path, **fields)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert tmp_path / "overlay.mp4" in before
+    for wrong in ({"segment.save_weights": "full"}, {"segment.save_weights": "foo"}, {"ttt.groups": 0}):
+        with pytest.raises(UserError):
+            run(config, clip, tmp_path, **fields | wrong)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
 def test_nothing_is_left_of_an_earlier_run_that_this_one_does_not_write(config, clip, tmp_path):
     fields = {"ttt.strategy": "base", "segment.overlay": False}
     run(config, clip, tmp_path, **fields | {"segment.save_probability": True, "segment.overlay": True})
@@ -119,13 +143,6 @@ def test_nothing_is_left_of_an_earlier_run_that_this_one_does_not_write(config, 
                                                                       for t in range(FRAMES - 1)]
     assert not list((tmp_path / "probability").iterdir())
     assert not (tmp_path / "overlay.mp4").exists()
-
-
-def test_masks_that_were_there_before_the_first_run_stay(config, clip, tmp_path):
-    (tmp_path / "masks").mkdir()
-    (tmp_path / "masks" / "drawn.png").touch()
-    run(config, clip, tmp_path, **{"ttt.strategy": "base", "segment.overlay": False})
-    assert (tmp_path / "masks" / "drawn.png").exists()
 
 
 @pytest.mark.parametrize("upsampling", UPSAMPLINGS)
@@ -279,6 +296,7 @@ def test_a_damaged_frame_is_told_and_the_masks_before_it_are_whole(config, clip,
 
 
 def test_a_mask_that_cannot_be_written_ends_the_run(config, clip, tmp_path):
+    (tmp_path / "summary.json").write_text(json.dumps({"input": os.path.abspath(clip)}))
     (tmp_path / "masks").write_text("in the way")
     with pytest.raises(UserError, match=r"masks.*cannot be written \(.*\); give another folder"):
         run(config, clip, tmp_path, **{"ttt.strategy": "base"})

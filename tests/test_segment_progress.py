@@ -116,6 +116,17 @@ def test_without_what_was_gathered_a_run_starts_anew(fields, tmp_path, caplog, f
     assert written(tmp_path / "cut") == written(tmp_path / "whole")
 
 
+def test_a_run_in_the_folder_of_its_frames_goes_on(fields, tmp_path, caplog):
+    for name in ("cut", "whole"):
+        write_clip(tmp_path / name, FRAMES)
+    whole = run(fields, tmp_path / "whole", **{"segment.input": str(tmp_path / "whole")})
+    clip = {"segment.input": str(tmp_path / "cut")}
+    cut_off(fields, tmp_path / "cut", 3, **clip)
+    with caplog.at_level("INFO"):
+        assert run(fields, tmp_path / "cut", **clip)["losses"] == whole["losses"]
+    assert ": 3 frames have their masks" in caplog.text
+
+
 def test_killed_it_goes_on(fields, tmp_path):
     """kill -9 of a real process in the middle of a video."""
     write_clip(tmp_path / "long", 60)
