@@ -107,6 +107,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 def run() -> None:
     """`main` with errors of the user's told in one line: exit status 2, no traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, where no mode does more
+    sys.stdout.reconfigure(errors="replace")  # names of files may be no UTF-8
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
     quiet_libraries()

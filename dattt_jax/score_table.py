@@ -51,7 +51,7 @@ def write_csv(path: Path, key: str, summaries: Mapping[str, Summary]) -> None:
     for name, summary in summaries.items():
         for video, each in (*summary["videos"].items(), ("*", summary)):
             lines.writerow([name, video, each["frames"], *row(each)])
-    write_bytes(path, text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode(errors="replace"))  # a name may be no UTF-8
 
 
 def format_rows(head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:

@@ -69,19 +69,23 @@ def test_sigterm_ends_a_run_in_one_line(tmp_path):
     assert (run.returncode, last) == (130, "error: interrupted; what was written so far is complete")
 
 
-def test_score_runs_from_the_command_line(tmp_path):
+def test_score_runs_from_the_command_line(tmp_path, monkeypatch):
+    """A name that is not UTF-8 is shown with a mark."""
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    video = os.fsdecode(b"caf\xe9")
     for folder in ("pred", "gt"):
-        (tmp_path / folder / "cat").mkdir(parents=True)
+        (tmp_path / folder / video).mkdir(parents=True)
         for t in range(4):
             mask = np.zeros((20, 30), np.uint8)
             mask[5:15, 5 : 15 + t] = 255
-            Image.fromarray(mask).save(tmp_path / folder / "cat" / f"{t:05d}.png")
+            Image.fromarray(mask).save(tmp_path / folder / video / f"{t:05d}.png")
     done = main("--mode=score", "--config=configs/score.py", f"--config.score.pred={tmp_path / 'pred'}",
                 f"--config.score.gt={tmp_path / 'gt'}", "--config.score.protocol=davis16",
                 f"--workdir={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
-    assert "100.00" in done.stdout
+    assert "caf? " in done.stdout and "100.00" in done.stdout
     assert (tmp_path / "out" / "results.json").exists()
+    assert ",caf?," in (tmp_path / "out" / "results.csv").read_text()
 
 
 def leaves(config, path=()):
