@@ -41,7 +41,8 @@ def segment(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     from its last progress.npz with the same masks as if it had not been (`config.segment.save_every_s`).
 
     Raises:
-        UserError: whatever is wrong with the input, the weights, a field or the disk.
+        UserError: whatever is wrong with the input, the weights, a field or the disk; or `workdir` holds
+            masks, probabilities or an overlay of another clip or program, which would be written over.
     """
     start, watch, workdir = time.perf_counter(), Stopwatch(), Path(workdir)
     if not config.segment.input:
